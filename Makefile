@@ -1,0 +1,69 @@
+# Every target installs what it needs and says what it does. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+UV := .cache/uv/bin/uv
+PATH := $(CURDIR)/.venv/bin:$(PATH)
+# ROLE=docker_engine tests one role only.
+ROLE ?=
+# ALL=1 removes the lab's images too.
+ALL ?=
+export LAB_INSTALL ?= 1
+
+.PHONY: help setup lab lab-down test test-unit test-lint test-roles test-lab docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv is installed into a folder of its own where the machine has none.
+$(UV):
+	@echo "setup: fetching uv"
+	@if command -v uv >/dev/null; then mkdir -p $(@D) && ln -sf "$$(command -v uv)" $@; \
+	else python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'; fi
+
+.venv/.synced: $(UV) pyproject.toml uv.lock .python-version
+	@echo "setup: making the Python environment in .venv"
+	@$(UV) sync --locked --quiet
+	@touch $@
+
+setup: .venv/.synced ## Make the Python environment
+
+lab: setup ## Make the lab and run every week in it
+	@ai-idp lab up
+
+lab-down: setup ## Remove the lab (ALL=1: its images too)
+	@ai-idp lab down $(if $(ALL),--all)
+
+test: ## Run every test
+	@$(MAKE) --no-print-directory test-lint
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-roles
+	@$(MAKE) --no-print-directory test-lab
+
+test-lint: setup ## ansible-lint, yamllint, ruff, mypy
+	@echo "test-lint: ruff, mypy, yamllint, ansible-lint"
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@yamllint --strict .
+	@ansible-lint --strict
+
+test-unit: setup ## Unit tests of modules, filters and the command line
+	@echo "test-unit: modules, filters, command line"
+	@pytest tests/unit
+
+test-roles: setup ## Molecule: every role, or ROLE=name
+	@echo "test-roles: check, converge, idempotence, verify$(if $(ROLE), of $(ROLE))"
+	@ai-idp lab up --hosts-only
+	@tests/run-molecule $(ROLE)
+
+test-lab: setup ## The whole platform in the lab, asked by real clients
+	@echo "test-lab: the platform in the lab"
+	@ai-idp lab up
+	@pytest tests/integration
+
+docs: setup ## Write the roles' READMEs from their argument specs
+	@python tools/role_readmes.py
+
+clean: ## Remove what was made here, the lab excepted
+	rm -rf .venv .cache .ansible artifacts .mypy_cache .pytest_cache .ruff_cache

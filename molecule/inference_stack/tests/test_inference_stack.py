@@ -1,0 +1,45 @@
+"""The stack on the test host, asked as its clients would ask it."""
+
+import json
+
+from testinfra.host import Host
+
+URL = "http://10.77.0.100:18080"
+KEY = "not-a-secret-of-the-role-test"
+
+
+def ask(host: Host, path: str, *arguments: str) -> tuple[int, str]:
+    """Ask llama.cpp from the host itself; return status and text."""
+    done = host.run(f"curl -s -m 60 -w '\\n%{{http_code}}' {' '.join(arguments)} {URL}{path}")
+    text, _newline, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def test_llama_cpp_answers_a_chat(host: Host) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    status, text = ask(host, "/v1/chat/completions", f"-H 'Authorization: Bearer {KEY}'", f"-d '{json.dumps(body)}'")
+    assert status == 200, text
+    assert json.loads(text)["usage"]["completion_tokens"] >= 1
+
+
+def test_no_key_no_answer(host: Host) -> None:
+    assert ask(host, "/v1/models")[0] in (200, 401)
+    assert ask(host, "/v1/chat/completions", "-d '{}'")[0] == 401
+
+
+def test_only_what_is_enabled_runs(host: Host) -> None:
+    with host.sudo():
+        names = host.check_output("docker ps --format '{{.Names}}'").split()
+    assert names == ["role-test-llama-cpp-1"]
+
+
+def test_the_watch_is_on(host: Host) -> None:
+    timer = host.service("role-test-watch.timer")
+    assert timer.is_enabled
+    assert timer.is_running
+
+
+def test_releases_are_for_root(host: Host) -> None:
+    with host.sudo():
+        assert host.file("/srv/inference/compose.yml").mode == 0o640
+        assert host.file("/srv/inference/last_healthy.yml").exists

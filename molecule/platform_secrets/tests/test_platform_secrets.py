@@ -1,0 +1,75 @@
+"""Keys on the controller: their strength, their mode, and what happens to them later."""
+
+import os
+import string
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+FILE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets.yml"
+CONVERGE = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "converge.yml"
+
+
+def keys() -> dict[str, str]:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def converge(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", CONVERGE, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def before() -> dict[str, str]:
+    return keys()
+
+
+def test_keys_are_256_bits_and_for_their_owner_alone(before: dict[str, str]) -> None:
+    assert set(before) == {"first_key", "second_key"}
+    for key in before.values():
+        assert len(key) == 64
+        assert set(key) <= set(string.hexdigits.lower())
+    assert before["first_key"] != before["second_key"]
+    assert FILE.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_the_owner_adds_is_kept(before: dict[str, str]) -> None:
+    FILE.write_text(FILE.read_text() + "hugging_face_token: mine\n")
+    converge("-e", '{"platform_secrets_generate": ["first_key", "third_key"]}')
+    after = keys()
+    assert after["hugging_face_token"] == "mine"
+    assert after["first_key"] == before["first_key"]
+    assert len(after["third_key"]) == 64
+
+
+def test_rotation_replaces_and_shows_nothing(before: dict[str, str]) -> None:
+    output = converge("-e", '{"platform_secrets_rotate": true}', "--diff")
+    after = keys()
+    assert after["first_key"] != before["first_key"]
+    assert not any(key in output for key in {*before.values(), *after.values()} - {"mine"})
+
+
+def test_a_vault_password_encrypts_the_file(before: dict[str, str], tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("for this test\n")
+    variables = ["-e", f"platform_secrets_vault_password_file={password}"]
+    converge(*variables, ANSIBLE_VAULT_PASSWORD_FILE=str(password))
+    assert FILE.read_text().startswith("$ANSIBLE_VAULT;")
+    assert "changed=0" in converge(*variables, ANSIBLE_VAULT_PASSWORD_FILE=str(password))
+    shown = subprocess.run(
+        ["ansible-vault", "view", "--vault-password-file", password, FILE], capture_output=True, text=True, check=True
+    )
+    assert yaml.safe_load(shown.stdout) == before
+
+
+def test_absent_removes_the_file() -> None:
+    converge("-e", "platform_secrets_state=absent")
+    assert not FILE.exists()
