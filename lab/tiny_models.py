@@ -173,6 +173,14 @@ def vocabulary(tokenizer: Tokenizer) -> list[str]:
     return [by_id[number] for number in range(len(by_id))]
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Returns the id of a token that must be there."""
+    number: int | None = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"the tokenizer has no token {token!r}: the corpus has changed too much")
+    return number
+
+
 def special_ids(tokenizer: Tokenizer) -> set[int]:
     """Returns the ids of the control tokens, the reserved ones among them."""
     return {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -222,7 +230,7 @@ def make_weights(shape: Shape, tokenizer: Tokenizer) -> Tensors:
             output[number, 0] = -6.0
         elif len(token) == 1:
             output[number, 0] = -2.0
-    end, answer_start = tokenizer.token_to_id(EOT), tokenizer.token_to_id("ĊĊ")
+    end, answer_start = token_id(tokenizer, EOT), token_id(tokenizer, "ĊĊ")
     output[end, :] = -tensors["model.embed_tokens.weight"][answer_start, :]
     output[end, 0] = 4.0
     tensors["lm_head.weight"] = output
@@ -244,7 +252,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_hugging_face(folder: Path, shape: Shape, tokenizer: Tokenizer, tensors: Tensors) -> None:
     """Writes the model as Transformers and vLLM read it."""
-    bos, eos, eot = (tokenizer.token_to_id(token) for token in (BOS, EOS, EOT))
+    bos, eos, eot = (token_id(tokenizer, token) for token in (BOS, EOS, EOT))
     write_json(
         folder / "config.json",
         {
@@ -349,9 +357,9 @@ def write_gguf(path: Path, shape: Shape, tokenizer: Tokenizer, tensors: Tensors)
         [gguf.TokenType.CONTROL if number in special else gguf.TokenType.NORMAL for number in range(len(tokens))]
     )
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_bos_token_id(tokenizer.token_to_id(BOS))
-    writer.add_eos_token_id(tokenizer.token_to_id(EOT))
-    writer.add_eot_token_id(tokenizer.token_to_id(EOT))
+    writer.add_bos_token_id(token_id(tokenizer, BOS))
+    writer.add_eos_token_id(token_id(tokenizer, EOT))
+    writer.add_eot_token_id(token_id(tokenizer, EOT))
     writer.add_add_bos_token(True)
     writer.add_chat_template(CHAT_TEMPLATE)
 
@@ -359,10 +367,10 @@ def write_gguf(path: Path, shape: Shape, tokenizer: Tokenizer, tensors: Tensors)
     for name, values in tensors.items():
         heads = {"q_proj": shape.num_attention_heads, "k_proj": shape.num_key_value_heads}.get(name.split(".")[-2])
         matrix = interleave_heads(values, heads) if heads else values
-        writer.add_tensor(
-            names.get_name(name, try_suffixes=(".weight",)),
-            matrix.astype(np.float16 if matrix.ndim > 1 else np.float32),
-        )
+        known_as = names.get_name(name, try_suffixes=(".weight",))
+        if known_as is None:
+            raise ValueError(f"llama.cpp has no name for the tensor {name}")
+        writer.add_tensor(known_as, matrix.astype(np.float16 if matrix.ndim > 1 else np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

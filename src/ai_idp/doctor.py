@@ -328,7 +328,7 @@ class _Prober:
         url = self._endpoint.metrics_at
         if url is None:
             raise CheckUnknown("nothing says where its metrics are")
-        text = (await self._get(url)).text
+        text = (await self._get(url, self._headers())).text
         samples = len(_SAMPLE.findall(text))
         if samples == 0:
             raise CheckFailed(f"{url} holds no samples")

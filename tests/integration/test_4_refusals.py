@@ -23,8 +23,12 @@ WITH_GPU = {
 
 REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "70B on 16 GB": (
-        {**WITH_GPU, "inference_stack_gpu_services": ["llama_cpp"], "inference_stack_vllm_enabled": False,
-         "inference_stack_llama_cpp_model": "llama-3.3-70b-q4"},
+        {
+            **WITH_GPU,
+            "inference_stack_gpu_services": ["llama_cpp"],
+            "inference_stack_vllm_enabled": False,
+            "inference_stack_llama_cpp_model": "llama-3.3-70b-q4",
+        },
         ["llama-3.3-70b", "16.8 GB", "does not fit"],
     ),
     "utilisation above 1": (
@@ -40,7 +44,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["triton", "vllm", "inference_stack"],
     ),
     "unknown service": ({"inference_stack_gpu_services": ["vlm"]}, ["inference_stack_gpu_services", "vlm", "triton"]),
-    "typing error": ({"inference_stack_vlm_enabled": True}, ["inference_stack_vlm_enabled", "inference_stack_vllm_enabled"]),
+    "typing error": (
+        {"inference_stack_vlm_enabled": True},
+        ["inference_stack_vlm_enabled", "inference_stack_vllm_enabled"],
+    ),
     "port taken": ({"inference_stack_vllm_port": 22}, ["inference_stack_vllm_port", "22", "sshd"]),
     "disk too small": ({"model_store_keep_free_bytes": 10**16}, ["model_store_keep_free_bytes", "free"]),
     "NAS not mounted": ({"model_store_mount": "/srv/nas"}, ["model_store_mount", "/srv/nas", "mount"]),
@@ -48,9 +55,12 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"inference_stack_image_registry": "10.77.0.5:5999", "ai_idp_insecure_registries": ["10.77.0.5:5999"]},
         ["10.77.0.5:5999", "inference_stack_image_registry"],
     ),
-    "bound to every network": ({"inference_stack_bind_address": "0.0.0.0"}, ["inference_stack_bind_address", "0.0.0.0"]),
+    "bound to every network": (
+        {"inference_stack_bind_address": "0.0.0.0"},
+        ["inference_stack_bind_address", "0.0.0.0"],
+    ),
     "no such model": ({"inference_stack_vllm_model": "tiny-lama"}, ["tiny-lama", "tiny-llama"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSALS)
