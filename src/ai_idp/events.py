@@ -18,6 +18,10 @@ Status = Literal["ok", "changed", "failed", "ignored", "unreachable"]
 _SEVERITY: dict[Status, int] = {"ok": 0, "changed": 1, "ignored": 2, "failed": 3, "unreachable": 4}
 
 DEBUG_ACTIONS = {"debug", "ansible.builtin.debug", "ansible.legacy.debug"}
+# Steps in which Ansible only talks to itself: they count, and are not worth a line unless they fail.
+_BOOKKEEPING = {
+    "debug", "include_role", "include_tasks", "include_vars", "set_fact", "validate_argument_spec"
+}  # fmt: skip
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BANNER = re.compile(r"^(TASK|RUNNING HANDLER|PLAY) \[.*\] \*+$", re.MULTILINE)
 _CHANGED = re.compile(r"^changed: \[", re.MULTILINE)
@@ -108,7 +112,7 @@ class View(Protocol):
         """A play begins."""
 
     def finished(self, host: str, task: Task, status: Status, seconds: float) -> None:
-        """A task ended on a host; skipped ones are never told."""
+        """A task ended on a host; skipped ones and bookkeeping are never told."""
 
     def message(self, host: str, task: Task, text: str, repeated: bool) -> None:
         """The playbook speaks to the user; `repeated` if another host said the same in this task."""
@@ -251,7 +255,8 @@ class RunState:
         host.count(status)
         task.done[host.name] = status
         task.seconds = max(task.seconds, seconds)
-        self.view.finished(host.name, task, status, seconds)
+        if status != "ok" or not _is_bookkeeping(data):
+            self.view.finished(host.name, task, status, seconds)
 
     def _settle(self) -> None:
         """Moves tasks that have ended everywhere to the recent ones."""
@@ -336,6 +341,10 @@ class RunState:
 
 def _is_debug(data: Mapping[str, Any]) -> bool:
     return bool({data.get("task_action"), data.get("resolved_action")} & DEBUG_ACTIONS)
+
+
+def _is_bookkeeping(data: Mapping[str, Any]) -> bool:
+    return str(data.get("task_action", "")).removeprefix("ansible.builtin.") in _BOOKKEEPING
 
 
 def _item_label(result: Mapping[str, Any]) -> str | None:
