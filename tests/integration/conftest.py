@@ -79,5 +79,8 @@ def client(endpoints: dict[str, dict[str, Any]], secrets: dict[str, str]) -> Ope
 def gpu_server() -> testinfra.host.Host:
     """The GPU server of the lab, over SSH as root."""
     return testinfra.get_host(
-        "ansible://schlimers-server?force_ansible=true", ansible_inventory=str(INVENTORY), sudo=True
+        "ssh://ubuntu@10.77.0.11",
+        ssh_identity_file=str(INVENTORY / "state" / "id_ed25519"),
+        ssh_extra_args=f"-o UserKnownHostsFile={INVENTORY / 'state' / 'known_hosts'}",
+        sudo=True,
     )
