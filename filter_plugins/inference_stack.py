@@ -44,12 +44,13 @@ def registry_urls(services: list[str], images: dict[str, str], registry: str, sc
         images: whole production name of each service's image.
         registry: registry with copies, or an empty string.
         scheme: ``http`` or ``https``, for ``registry`` only.
-        running: text of the release that runs; images that it names are there already.
+        running: text of the release that runs; images that it names (``image: NAME``) are there already.
 
     Returns:
         Addresses, each once, in the order of the services.
     """
-    wanted = [images[service] for service in services if images[service] not in running]
+    prefix = f"{registry}/" if registry else ""
+    wanted = [images[service] for service in services if f" {prefix}{images[service]}" not in running]
     if registry:
         return [f"{scheme}://{registry}/v2/"] if wanted else []
     hosts = [image.partition("/")[0] for image in wanted]

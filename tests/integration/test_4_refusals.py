@@ -49,7 +49,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["inference_stack_vlm_enabled", "inference_stack_vllm_enabled"],
     ),
     "port taken": ({"inference_stack_vllm_port": 22}, ["inference_stack_vllm_port", "22", "sshd"]),
-    "disk too small": ({"model_store_keep_free_bytes": 10**16}, ["model_store_keep_free_bytes", "free"]),
+    "disk too small": (
+        {"model_store_dir": "/srv/elsewhere", "model_store_keep_free_bytes": "10000TB"},
+        ["model_store_keep_free_bytes", "free"],
+    ),
     "NAS not mounted": ({"model_store_mount": "/srv/nas"}, ["model_store_mount", "/srv/nas", "mount"]),
     "registry unreachable": (
         {"inference_stack_image_registry": "10.77.0.5:5999", "ai_idp_insecure_registries": ["10.77.0.5:5999"]},

@@ -40,9 +40,11 @@ def test_only_registries_of_missing_images_must_answer() -> None:
         "https://registry-1.docker.io/v2/",
         "https://nvcr.io/v2/",
     ]
-    running = "\n".join(IMAGES.values())
+    running = "\n".join(f"image: {image}@{DIGEST}" for image in IMAGES.values())
     assert stack.registry_urls(services, IMAGES, "", "https", running) == []
-    assert stack.registry_urls(services, IMAGES, "lab:5000", "http", running) == []
+    # The vendors' images are not those of a registry of one's own.
+    assert stack.registry_urls(services, IMAGES, "lab:5000", "http", running) == ["http://lab:5000/v2/"]
+    assert stack.registry_urls(services, IMAGES, "lab:5000", "http", running.replace(": ", ": lab:5000/")) == []
     assert stack.registry_urls(services, IMAGES, "lab:5000", "http", "") == ["http://lab:5000/v2/"]
 
 
