@@ -89,10 +89,10 @@ def test_a_wrong_model_hash_is_refused(tmp_path: Path) -> None:
     wrong = tmp_path / "models.yml"
     recorded = lock.read_text(encoding="utf-8")
     digest = next(word for word in recorded.split() if len(word) == 64)
-    wrong.write_text(recorded.replace(digest, "0" * 64), encoding="utf-8")
+    wrong.write_text(recorded.replace(digest, "ab" * 32), encoding="utf-8")
     run = run_playbook("playbooks/week2.yml", *extra(model_store_lock_file=str(wrong)))
     assert run.code != 0, run.output
-    assert "0" * 64 in run.output
+    assert "ab" * 32 in run.output
     assert digest in run.output
 
 
