@@ -103,7 +103,7 @@ def endpoint_report(endpoints: list[dict[str, Any]], host: str, replayed: list[s
         host: the host's name in the inventory.
         replayed: names of the endpoints whose metrics are replayed and not measured.
     """
-    blank = {"key": None, "model": None, "models": [], "health_path": None}
+    blank: dict[str, Any] = {"key": None, "model": None, "models": [], "health_path": None}
     return [{**blank, **endpoint, "host": host, "replay": endpoint["name"] in replayed} for endpoint in endpoints]
 
 

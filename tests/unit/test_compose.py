@@ -1,0 +1,110 @@
+"""The compose file of a GPU server, rendered as production's inventory would have it, on a simulated card."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLE = ROOT / "roles" / "inference_stack"
+DIGEST = "sha256:" + "0" * 64
+
+PLAYBOOK = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_vars: {{file: {role}/defaults/main.yml}}
+    - ansible.builtin.include_vars: {{file: {root}/playbooks/group_vars/all/models.yml}}
+    - ansible.builtin.include_vars: {{file: {role}/vars/main.yml}}
+    - ansible.builtin.template: {{src: {role}/templates/compose.yml.j2, dest: "{{{{ target }}}}", mode: "0600"}}
+"""
+
+GPU = {"index": 0, "name": "NVIDIA GeForce RTX 5070 Ti (simulated)", "memory_total_bytes": 16303 * 1048576}
+
+
+def render(folder: Path, **variables: Any) -> dict[str, Any]:
+    """Render the template with the role's own defaults and derived variables."""
+    playbook, target = folder / "render.yml", folder / "compose.yml"
+    playbook.write_text(PLAYBOOK.format(role=ROLE, root=ROOT))
+    services = ["vllm", "llama_cpp", "triton", "dcgm_exporter"]
+    known = {
+        "target": str(target),
+        "ansible_facts": {"processor_cores": 12, "processor_count": 1, "default_ipv4": {"address": "192.168.1.11"}},
+        "inference_stack_bind_address": "192.168.1.11",
+        "inference_stack_vllm_api_key": "key-of-vllm",
+        "inference_stack_llama_cpp_api_key": "key-of-llama-cpp",
+        "__inference_stack_gpu_info": {"status": "ok", "gpus": [GPU]},
+        "__inference_stack_references": {service: f"registry.example/{service}:1@{DIGEST}" for service in services},
+        "__inference_stack_triton_files": {"stdout": "000000000000"},
+        "__inference_stack_ids": "1000:1000",
+        "__inference_stack_cores": 12,
+    }
+    done = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", playbook, "-e", json.dumps({**known, **variables}),
+         "-e", '{"inference_stack_models": "{{ ai_idp_models }}"}'],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = target.read_text(encoding="utf-8")
+    assert "key-of-" not in text
+    return yaml.safe_load(text)
+
+
+@pytest.fixture(scope="module")
+def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return render(tmp_path_factory.mktemp("gpu"))["services"]
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return render(tmp_path_factory.mktemp("cpu"), inference_stack_accelerator="none")["services"]
+
+
+def devices(service: dict[str, Any]) -> list[str]:
+    reservations = service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+    return [name for device in reservations for name in device["device_ids"]]
+
+
+def test_the_gpu_is_vllms_and_the_exporters(on_gpu: dict[str, Any]) -> None:
+    holders = {name for name, service in on_gpu.items() if devices(service) == ["nvidia.com/gpu=all"]}
+    assert holders == {"vllm", "dcgm-exporter"}
+    assert "VLLM_CPU_KVCACHE_SPACE" not in on_gpu["vllm"]["environment"]
+    assert on_gpu["llama-cpp"]["command"][on_gpu["llama-cpp"]["command"].index("--n-gpu-layers") + 1] == "0"
+
+
+def test_without_a_gpu_nothing_asks_for_one(on_cpu: dict[str, Any]) -> None:
+    assert set(on_cpu) == {"vllm", "llama-cpp", "triton"}
+    assert not any(devices(service) for service in on_cpu.values())
+    assert on_cpu["vllm"]["environment"]["VLLM_CPU_KVCACHE_SPACE"] == "4"
+
+
+def test_the_corrected_limits_are_the_defaults(on_gpu: dict[str, Any]) -> None:
+    limits = {"--gpu-memory-utilization=0.8", "--max-num-seqs=32", "--max-num-batched-tokens=4096"}
+    assert limits <= set(on_gpu["vllm"]["command"])
+
+
+def test_every_port_is_bound_to_the_lan_address(on_gpu: dict[str, Any]) -> None:
+    ports = [port for service in on_gpu.values() for port in service["ports"]]
+    assert len(ports) == 6
+    assert all(port.startswith("192.168.1.11:") for port in ports)
+
+
+def test_every_service_is_confined(on_gpu: dict[str, Any]) -> None:
+    for name, service in on_gpu.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+        assert service["image"].endswith(f"@{DIGEST}"), name
+
+
+def test_llama_cpp_serves_the_file_of_the_catalogue(on_gpu: dict[str, Any]) -> None:
+    command = on_gpu["llama-cpp"]["command"]
+    assert command[1] == "/models/llama-3.1-8b-q4/Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf"
+    assert command[command.index("--threads") + 1] == "12"
