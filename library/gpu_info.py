@@ -7,21 +7,36 @@ DOCUMENTATION = r"""
 module: gpu_info
 short_description: Tells which NVIDIA GPUs a host has and how they are
 description:
-  - Reads the GPUs of the host through C(nvidia-smi -q -x), on a Jetson through its device tree and C(/proc).
+  - Reads the GPUs of the host through NVML, the library that comes with the driver (no Python package is needed),
+    else through C(nvidia-smi -q -x), on a Jetson through its device tree, C(/proc), C(/sys) and C(tegrastats).
   - A host without a GPU gives an empty list with the status V(none); a GPU or driver that is there but does not
     answer gives V(unknown) with a message that says what to do. Neither is a failure of the module.
   - Nothing is changed.
 options:
+  backend:
+    description:
+      - Who is asked. V(auto) takes NVML, else C(nvidia-smi), and the device tree on a Jetson.
+      - The others are asked alone, to compare them or to leave a faulty one out.
+    type: str
+    choices: [auto, nvml, nvidia-smi, jetson]
+    default: auto
   nvidia_smi:
     description: The program, a name that is looked up in the path or an absolute path.
     type: str
     default: nvidia-smi
+  nvml_library:
+    description: The library, a name that the loader finds or an absolute path.
+    type: str
+    default: libnvidia-ml.so.1
   timeout:
-    description: Seconds that a call of C(nvidia-smi) may take before the answer is V(unknown).
+    description: Seconds that a backend may take before the answer is V(unknown).
     type: int
     default: 30
   root:
-    description: Folder under which C(/proc), C(/sys) and C(/etc) are read, so that a recorded machine can be replayed.
+    description:
+      - Folder under which C(/proc), C(/sys) and C(/etc) are read, so that a recorded machine can be replayed.
+      - With another folder than V(/) only a library and a program with absolute paths are used, and the kernel's log
+        is the file C(var/log/kernel.log) there.
     type: path
     default: /
 attributes:
@@ -40,6 +55,10 @@ EXAMPLES = r"""
   gpu_info:
   register: __gpus
 
+- name: The same through nvidia-smi, to compare
+  gpu_info:
+    backend: nvidia-smi
+
 - name: A GPU that does not answer stops the run
   ansible.builtin.assert:
     that: __gpus.status != 'unknown'
@@ -53,22 +72,31 @@ status:
   type: str
   sample: ok
 backend:
-  description: Where the answer comes from, V(nvidia-smi), V(jetson) or V(none).
+  description: Where the answer comes from, V(nvml), V(nvidia-smi), V(jetson) or V(none).
   returned: always
   type: str
-  sample: nvidia-smi
+  sample: nvml
 messages:
   description: What is wrong and what to do about it.
   returned: always
   type: list
   elements: str
+xid_errors:
+  description:
+    - Errors that the driver wrote into the kernel's log since the start, of GPUs that answer and of those that no
+      longer do; each with pci_id, xid, count and text.
+    - Null when the log can't be read, or may have lost its beginning and shows none.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{pci_id: "0000:01:00", xid: 79, count: 1, text: GPU has fallen off the bus.}]
 fingerprint:
   description: Changes when a GPU is added, removed or replaced, and with nothing else.
   returned: always
   type: str
   sample: 4b68ab3847feda7d
 gpus:
-  description: The GPUs in the order of nvidia-smi. What a GPU does not tell is null.
+  description: The GPUs in the order of PCI addresses, as nvidia-smi counts them. What a GPU does not tell is null.
   returned: always
   type: list
   elements: dict
@@ -184,6 +212,10 @@ gpus:
       description: Why clocks are lowered now, idleness left out; an empty list when nothing lowers them.
       type: list
       elements: str
+    xid_errors:
+      description: The Xid errors of this GPU with xid, count and text; null when they can't be told.
+      type: list
+      elements: dict
     processes:
       description: Programs on the GPU with pid, type, name and used_memory_bytes.
       type: list
@@ -198,16 +230,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "nvidia_smi": {"type": "str", "default": "nvidia-smi"},
-            "timeout": {"type": "int", "default": 30},
-            "root": {"type": "path", "default": "/"},
-        },
-        supports_check_mode=True,
-    )
-    program = module.get_bin_path(module.params["nvidia_smi"], opt_dirs=["/usr/lib/wsl/lib"])
-    probe = gpu_info.probe_machine(program, module.params["root"], module.params["timeout"])
+    module = AnsibleModule(argument_spec=gpu_info.PROBE_ARGUMENTS, supports_check_mode=True)
+    options = module.params
+    probe = gpu_info.probe_machine(gpu_info.tools_of(module), options["root"], options["timeout"], options["backend"])
     module.exit_json(changed=False, **gpu_info.describe(probe))
 
 

@@ -7,6 +7,7 @@ hangs in the driver, or a library that crashes, must not take the module with it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -236,6 +237,18 @@ def _processes(nvml: Nvml, device: Any, kind: str) -> list[dict[str, Any]]:
     return found
 
 
+def _mig_device(nvml: Nvml, handle: Any, index: int, reader: _Reader) -> dict[str, Any]:
+    memory = reader.value(lambda: _memory(nvml, handle)) or {}
+    return {
+        "index": index,
+        "gpu_instance_id": reader.value(lambda: nvml.number("nvmlDeviceGetGpuInstanceId", handle)),
+        "compute_instance_id": reader.value(lambda: nvml.number("nvmlDeviceGetComputeInstanceId", handle)),
+        "memory_total_bytes": memory.get("total"),
+        "memory_used_bytes": memory.get("used"),
+        "memory_free_bytes": memory.get("free"),
+    }
+
+
 def _mig_devices(nvml: Nvml, device: Any, reader: _Reader) -> list[dict[str, Any]]:
     found = []
     for index in range(reader.value(lambda: nvml.number("nvmlDeviceGetMaxMigDeviceCount", device)) or 0):
@@ -245,21 +258,7 @@ def _mig_devices(nvml: Nvml, device: Any, reader: _Reader) -> list[dict[str, Any
         except NvmlError:
             # Free places between instances are NOT_FOUND.
             continue
-        memory = reader.value(lambda handle=handle: _memory(nvml, handle)) or {}  # type: ignore[misc]
-        found.append(
-            {
-                "index": index,
-                "gpu_instance_id": reader.value(
-                    lambda handle=handle: nvml.number("nvmlDeviceGetGpuInstanceId", handle)  # type: ignore[misc]
-                ),
-                "compute_instance_id": reader.value(
-                    lambda handle=handle: nvml.number("nvmlDeviceGetComputeInstanceId", handle)  # type: ignore[misc]
-                ),
-                "memory_total_bytes": memory.get("total"),
-                "memory_used_bytes": memory.get("used"),
-                "memory_free_bytes": memory.get("free"),
-            }
-        )
+        found.append(_mig_device(nvml, handle, index, reader))
     return found
 
 
@@ -350,10 +349,9 @@ def collect(library: Any) -> dict[str, Any]:
     except NvmlError as error:
         answer["error"] = ["nvmlDeviceGetCount_v2", error.code, error.name]
     finally:
-        try:
+        # Everything has been read, and the process ends anyway.
+        with contextlib.suppress(NvmlError):
             nvml.call("nvmlShutdown")
-        except NvmlError:
-            pass  # Everything has been read; the process ends anyway.
     return answer
 
 

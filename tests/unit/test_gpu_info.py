@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.ai_idp import gpu_info
-from ansible.module_utils.ai_idp.gpu_info import Answer, Probe
+from ansible.module_utils.ai_idp.gpu_info import Answer, Probe, Tools
 
 MIB = 1024 * 1024
 ROOT = Path(__file__).parent.parent.parent
@@ -95,6 +95,7 @@ def test_h100_golden() -> None:
         "mig_devices": [],
         "persistence_enabled": True,
         "throttle_reasons": [],
+        "xid_errors": None,
         "processes": [],
     }
 
@@ -254,6 +255,7 @@ def test_no_gpu_is_success_and_a_card_without_driver_is_not_none() -> None:
         "backend": "none",
         "status": "none",
         "messages": [],
+        "xid_errors": None,
         "fingerprint": gpu_info.fingerprint_of(),
     }
     answer = gpu_info.describe(Probe(pci_devices=PCI))
@@ -271,7 +273,7 @@ def test_jetson_shares_the_hosts_memory(tmp_path: Path) -> None:
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    answer = gpu_info.describe(gpu_info.probe_machine("/bin/false", str(tmp_path), 5))
+    answer = gpu_info.describe(gpu_info.probe_machine(Tools(nvidia_smi="/bin/false"), str(tmp_path), 5))
     [gpu] = answer["gpus"]
     assert (answer["backend"], answer["status"]) == ("jetson", "ok")
     assert gpu["memory_is_shared"] is True
@@ -294,6 +296,10 @@ def test_cards_are_found_on_the_bus(tmp_path: Path) -> None:
         (devices / name / "vendor").write_text(vendor + "\n")
         (devices / name / "class").write_text(kind + "\n")
     assert gpu_info.nvidia_pci_devices(str(tmp_path)) == ["0000:01:00.0"]
+    # One that is kept for a virtual machine is not this host's.
+    (tmp_path / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
+    (devices / "0000:01:00.0" / "driver").symlink_to(tmp_path / "sys/bus/pci/drivers/vfio-pci")
+    assert gpu_info.nvidia_pci_devices(str(tmp_path)) == []
     assert gpu_info.nvidia_pci_devices(str(tmp_path / "nothing")) is None
 
 
