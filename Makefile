@@ -9,17 +9,20 @@ ROLE ?=
 # ALL=1 removes the lab's images too.
 ALL ?=
 export LAB_INSTALL ?= 1
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help setup lab lab-down test test-unit test-lint test-roles test-lab docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# uv is installed into a folder of its own where the machine has none.
+# uv is installed into a folder of its own. Debian and Ubuntu ship Python without the module that makes such folders.
 $(UV):
 	@echo "setup: fetching uv"
-	@if command -v uv >/dev/null; then mkdir -p $(@D) && ln -sf "$$(command -v uv)" $@; \
-	else python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'; fi
+	@python3 -c 'import ensurepip' 2>/dev/null || { echo "setup: Python's venv module is missing (python3-venv)"; \
+	  [ "$(LAB_INSTALL)" = 1 ] && $(SUDO) apt-get install --yes --no-install-recommends python3-venv; }
+	@python3 -m venv .cache/uv
+	@.cache/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
 
 .venv/.synced: $(UV) pyproject.toml uv.lock .python-version
 	@echo "setup: making the Python environment in .venv"
