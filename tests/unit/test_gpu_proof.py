@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import gpu_proof
 import pytest
+import random_gguf
 from ansible.module_utils.ai_idp import gguf_header, gpu_info
 from ansible.module_utils.ai_idp.gpu_info import Answer, Probe
+from random_gguf import Shape
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import gpu_proof  # noqa: E402
-import random_gguf  # noqa: E402
-from random_gguf import Shape  # noqa: E402
-
 H100 = ROOT / "tests" / "golden" / "h100" / "nvidia-smi-q-x.xml"
 UUID = "GPU-00000000-0000-0000-0000-000000000000"
 TINY = Shape("tiny", 2, 256, 512, 4, 2, 64, tied=True, vocabulary=1024)
