@@ -52,16 +52,6 @@ def _file_digest(path):
     return digest.digest()
 
 
-def registry_reference(registry, reference):
-    """Name an image of production in a registry of one's own.
-
-    :param registry: address of the registry, for example ``10.77.0.5:5000``.
-    :param reference: whole production name, registry included, for example ``docker.io/vllm/vllm-openai:v0.30.0``.
-    :returns: the production name below the registry's address.
-    """
-    return f"{registry}/{reference}"
-
-
 def split_reference(reference):
     """Split ``host[:port]/path:tag`` into its registry, repository and tag.
 

@@ -119,25 +119,6 @@ def port(behaviour: Behaviour) -> Iterator[int]:
 
 
 @pytest.fixture
-def ssh_port() -> Iterator[int]:
-    """A server that says what an SSH server says."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
 def checkout(tmp_path: Path, port: int, ssh_port: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "checkout"
     (root / "playbooks").mkdir(parents=True)

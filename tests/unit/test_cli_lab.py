@@ -1,9 +1,6 @@
 """`ai-idp lab`: its playbooks are run as promised, and its containers are told as they are."""
 
 import re
-import socket
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,24 +23,6 @@ PLAYBOOK = """---
           {name} install={{{{ lab_install | default('unset') }}}}
           images={{{{ lab_remove_images | default('unset') }}}}
 """
-
-
-@pytest.fixture
-def ssh_port() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(b"SSH-2.0-test\r\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

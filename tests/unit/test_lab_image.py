@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.ai_idp.lab_image import content_hash, context_files, registry_reference, split_reference
+from ansible.module_utils.ai_idp.lab_image import content_hash, context_files, split_reference
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_folder_without_a_dockerfile_is_refused(tmp_path: Path) -> None:
 
 
 def test_references() -> None:
-    name = registry_reference("127.0.0.1:15000", "docker.io/vllm/vllm-openai:v0.30.0")
+    name = "127.0.0.1:15000/docker.io/vllm/vllm-openai:v0.30.0"
     assert split_reference(name) == ("127.0.0.1:15000", "docker.io/vllm/vllm-openai", "v0.30.0")
 
 
