@@ -21,6 +21,9 @@ def ssh_port() -> Iterator[int]:
                 with connection:
                     connection.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
+        # A later test forks, which wants no other thread about.
+        thread.join(timeout=5)
