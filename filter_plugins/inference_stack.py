@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import yaml
+
 
 def image_requests(
     services: list[str], images: dict[str, str], registry: str, lock: dict[str, Any] | None
@@ -107,6 +109,132 @@ def endpoint_report(endpoints: list[dict[str, Any]], host: str, replayed: list[s
     return [{**blank, **endpoint, "host": host, "replay": endpoint["name"] in replayed} for endpoint in endpoints]
 
 
+def stack_plan(
+    services: list[dict[str, Any]], gpus: list[dict[str, Any]], replayed: bool, more: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Sum up what is planned, in a form that changes when the hardware or a parameter does, and with nothing else.
+
+    Args:
+        services: answer of the module model_fit for each service.
+        gpus: GPUs as gpu_info returns them.
+        replayed: the GPUs are a replay.
+        more: by service, what the role derives from the hardware by itself.
+    """
+    keys = ("device", "gpus", "context_length", "sequences", "tensor_parallel_size")
+    return {
+        "gpus": [_gpu_text(gpu) for gpu in gpus],
+        "replayed": replayed,
+        "services": {
+            row["name"]: {**{key: row[key] for key in keys if row[key] is not None}, **more.get(row["name"], {})}
+            for row in services
+        },
+    }
+
+
+def cdi_devices(services: dict[str, dict[str, Any]], total: int) -> dict[str, list[str]]:
+    """Name the devices of each planned service as the container runtime knows them.
+
+    Args:
+        services: the plan's services.
+        total: how many GPUs the host has.
+    """
+    found = {}
+    for name, planned in services.items():
+        names = ["all"] if len(planned["gpus"]) == total else [str(index) for index in planned["gpus"]]
+        found[name] = [f"nvidia.com/gpu={device}" for device in names]
+    return found
+
+
+def _gpu_text(gpu: dict[str, Any]) -> str:
+    size = gpu.get("memory_total_bytes")
+    name = gpu.get("name") or f"GPU {gpu['index']}"
+    return f"{name} ({size / (1 << 30):.1f} GiB)" if size else f"{name} (memory not known)"
+
+
+def running_plan(text: str) -> dict[str, Any]:
+    """Read the plan out of the release that runs; empty where there is none, or none that can be read."""
+    try:
+        release = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    plan = release.get("x-plan") if isinstance(release, dict) else None
+    return plan if isinstance(plan, dict) else {}
+
+
+WORDS = {
+    "context_length": "context of {:,} tokens",
+    "sequences": "{:,} requests at once",
+    "tensor_parallel_size": "tensor parallel size {}",
+    "threads": "{} threads",
+}
+"""How a plan's numbers are said, in this order."""
+
+
+def _device_text(planned: dict[str, Any]) -> str:
+    if planned["device"] == "cpu":
+        return "on the CPU"
+    return f"on GPU {', '.join(str(index) for index in planned['gpus'])}"
+
+
+def _number_text(key: str, number: int) -> str:
+    text = WORDS[key].format(number)
+    return text.replace("requests", "request").replace("threads", "thread") if number == 1 else text
+
+
+def _service_lines(planned: dict[str, Any], before: dict[str, Any] | None, reasons: dict[str, str]) -> list[str]:
+    """Each number with its reason; only those that change where the service was planned before."""
+    lines = []
+    if before and _device_text(before) != _device_text(planned):
+        lines.append(f"{_device_text(before)} -> {_device_text(planned)}")
+    for key in WORDS:
+        if key not in planned or (before and before.get(key) == planned[key]):
+            continue
+        text = _number_text(key, planned[key])
+        if before and key in before:
+            text = f"{_number_text(key, before[key])} -> {text}"
+        lines.append(text + (f": {reasons[key]}" if key in reasons else ""))
+    return lines
+
+
+def plan_text(
+    plan: dict[str, Any], before: dict[str, Any], services: list[dict[str, Any]], host: str, always: bool
+) -> str:
+    """Say what is planned and why, or what changes of it.
+
+    Args:
+        plan: what is planned now.
+        before: what the release that runs was planned for; may be empty.
+        services: answer of the module model_fit for each service, for the reasons.
+        host: the host's name in the inventory.
+        always: say the whole plan when nothing changes; otherwise the text is empty then.
+    """
+    if plan == before and not always:
+        return ""
+    changes = bool(before) and plan != before
+    replayed = " (replayed)" if plan["replayed"] or before.get("replayed") else ""
+    gpus = " and ".join(plan["gpus"]) or "none"
+    if changes and before["gpus"] != plan["gpus"]:
+        gpus = f"{' and '.join(before['gpus']) or 'none'} -> {gpus}"
+    said = "changes" if changes else "is the one that runs" if before else "is"
+    lines = [f"The plan for {host}{replayed} {said}:", f"  GPUs{replayed}: {gpus}"]
+    same = []
+    for row in services:
+        name, planned = row["name"], plan["services"][row["name"]]
+        found = _service_lines(planned, before["services"].get(name) if changes else None, row["reasons"])
+        if changes and not found:
+            same.append(name)
+            continue
+        where = "" if changes and name in before["services"] else f" {_device_text(planned)}"
+        lines += [f"  {name}{where}{':' if found else ''}", *(f"    {line}" for line in found)]
+    gone = sorted(set(before.get("services", {})) - set(plan["services"]))
+    lines += [f"  {name}: not planned any more" for name in gone]
+    if same:
+        lines.append(f"  as before: {', '.join(same)}")
+    if plan["replayed"] and plan["gpus"]:
+        lines.append("  The GPUs are a replay: the engines run on the CPU, with tensor parallel size 1.")
+    return "\n".join(lines)
+
+
 class FilterModule:
     """Registers the filters."""
 
@@ -118,6 +246,10 @@ class FilterModule:
             "image_lock": image_lock,
             "registry_urls": registry_urls,
             "catalogue_figures": catalogue_figures,
+            "stack_plan": stack_plan,
+            "cdi_devices": cdi_devices,
+            "running_plan": running_plan,
+            "plan_text": plan_text,
             "with_keys": with_keys,
             "endpoint_report": endpoint_report,
         }

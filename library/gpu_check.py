@@ -70,34 +70,7 @@ options:
     description: Fail when a check is not V(ok), with all reasons and remedies as the message.
     type: bool
     default: false
-  backend:
-    description: Who is asked for GPUs, as in M(gpu_info).
-    type: str
-    choices: [auto, nvml, nvidia-smi, jetson]
-    default: auto
-  nvidia_smi:
-    description: The program, a name that is looked up in the path or an absolute path.
-    type: str
-    default: nvidia-smi
-  nvml_library:
-    description: The library, a name that the loader finds or an absolute path.
-    type: str
-    default: libnvidia-ml.so.1
-  timeout:
-    description: Seconds that each program or library may take.
-    type: int
-    default: 30
-  root:
-    description: Folder under which C(/proc), C(/sys), C(/dev) and C(/usr/lib) are read, to replay a recorded machine.
-    type: path
-    default: /
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment: [gpu_probe, gpu_probe.read_only]
 author:
   - AI-IDP
 """

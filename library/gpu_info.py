@@ -13,39 +13,13 @@ description:
     answer gives V(unknown) with a message that says what to do. Neither is a failure of the module.
   - Nothing is changed.
 options:
-  backend:
+  replay:
     description:
-      - Who is asked. V(auto) takes NVML, else C(nvidia-smi), and the device tree on a Jetson.
-      - The others are asked alone, to compare them or to leave a faulty one out.
-    type: str
-    choices: [auto, nvml, nvidia-smi, jetson]
-    default: auto
-  nvidia_smi:
-    description: The program, a name that is looked up in the path or an absolute path.
-    type: str
-    default: nvidia-smi
-  nvml_library:
-    description: The library, a name that the loader finds or an absolute path.
-    type: str
-    default: libnvidia-ml.so.1
-  timeout:
-    description: Seconds that a backend may take before the answer is V(unknown).
-    type: int
-    default: 30
-  root:
-    description:
-      - Folder under which C(/proc), C(/sys) and C(/etc) are read, so that a recorded machine can be replayed.
-      - With another folder than V(/) only a library and a program with absolute paths are used, and the kernel's log
-        is the file C(var/log/kernel.log) there.
-    type: path
-    default: /
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+      - A recorded answer of this module, given back in place of asking the host, with RV(replayed) set. What it does
+        not say of a GPU is null.
+      - It is for tests of what follows from a GPU where there is none.
+    type: dict
+extends_documentation_fragment: [gpu_probe, gpu_probe.read_only]
 author:
   - AI-IDP
 """
@@ -76,6 +50,11 @@ backend:
   returned: always
   type: str
   sample: nvml
+replayed:
+  description: The answer is O(replay) and says nothing about this host.
+  returned: always
+  type: bool
+  sample: false
 messages:
   description: What is wrong and what to do about it.
   returned: always
@@ -230,10 +209,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=gpu_info.PROBE_ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**gpu_info.PROBE_ARGUMENTS, "replay": {"type": "dict"}}, supports_check_mode=True
+    )
     options = module.params
+    if options["replay"] is not None:
+        try:
+            module.exit_json(changed=False, **gpu_info.replay(options["replay"]))
+        except gpu_info.AnswerError as error:
+            module.fail_json(msg=str(error))
     probe = gpu_info.probe_machine(gpu_info.tools_of(module), options["root"], options["timeout"], options["backend"])
-    module.exit_json(changed=False, **gpu_info.describe(probe))
+    module.exit_json(changed=False, replayed=False, **gpu_info.describe(probe))
 
 
 if __name__ == "__main__":

@@ -32,27 +32,6 @@ options:
     description:
       - Whether the host is a container, whose memory is a limit rather than modules. Found out when not given.
     type: bool
-  backend:
-    description: Who is asked for GPUs, as in M(gpu_info).
-    type: str
-    choices: [auto, nvml, nvidia-smi, jetson]
-    default: auto
-  nvidia_smi:
-    description: The program, a name that is looked up in the path or an absolute path.
-    type: str
-    default: nvidia-smi
-  nvml_library:
-    description: The library, a name that the loader finds or an absolute path.
-    type: str
-    default: libnvidia-ml.so.1
-  timeout:
-    description: Seconds that asking for GPUs may take.
-    type: int
-    default: 30
-  root:
-    description: Folder under which C(/proc), C(/sys) and C(/etc) are read, to replay a recorded machine.
-    type: path
-    default: /
 attributes:
   check_mode:
     support: full
@@ -60,6 +39,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows the kept profile before and after.
+extends_documentation_fragment: [gpu_probe]
 author:
   - AI-IDP
 """

@@ -238,15 +238,10 @@ import os
 import re
 from typing import Any
 
-from ansible.module_utils.ai_idp.model_download import (
-    LOCK_NAME,
-    MANIFEST_NAME,
-    DownloadError,
-    ModelFolder,
-    Source,
-    Web,
-    remove_model,
-)
+from ansible.module_utils.ai_idp.hub_client import DownloadError, Web
+from ansible.module_utils.ai_idp.model_download import ModelFolder, remove_model
+from ansible.module_utils.ai_idp.model_manifest import LOCK_NAME, MANIFEST_NAME
+from ansible.module_utils.ai_idp.model_source import Source
 from ansible.module_utils.basic import AnsibleModule
 
 FOLDER_MODE = 0o755

@@ -13,6 +13,8 @@ description:
     would fit, and names the variables that the user sets.
   - Sizes come from the model's own files where they are on the host (a GGUF header, or C(config.json) with the
     safetensors headers), else from the figures of a catalogue.
+  - A context, a number of sequences or a tensor parallel size may be left open (V(auto), or V(up to N)); then the
+    answer holds what the hardware allows, and why.
   - Bad values are refused with one sentence for each, before anything is decided.
   - Nothing is changed and no program is run.
 options:
@@ -45,10 +47,23 @@ options:
       context_length:
         description:
           - Tokens, 4096 when not given. For vLLM the longest sequence (C(--max-model-len)).
+          - V(auto) is the most that fits and the model was trained for, V(up to N) the same with an end of the user's.
           - For llama.cpp all tokens (C(-c)), which the slots share.
         type: raw
       sequences:
-        description: Requests at the same time, vLLM's C(--max-num-seqs) (32) or llama.cpp's C(-np) (1).
+        description:
+          - Requests at the same time, vLLM's C(--max-num-seqs) (32) or llama.cpp's C(-np) (1).
+          - V(auto) is as many as find room for 2,048 tokens each, at most 32 for vLLM and 4 for llama.cpp;
+            V(up to N) the same with another end.
+        type: raw
+      tensor_parallel_size:
+        description:
+          - How many equal GPUs vLLM spreads the model over, 1 when not given.
+          - V(auto) is as many as the host has and the model's attention heads can be shared out over.
+        type: raw
+      planned:
+        description: C(context_length) and C(sequences) as they run now. They are kept in place of C(auto) where they
+          fit and less than 5 % would be gained, so that a kernel or a driver that takes a little more restarts nothing.
         type: raw
       kv_cache_type:
         description: Type of the KV cache, such as C(auto), C(f16), C(q8_0), C(q4_0) or C(fp8).
@@ -100,7 +115,7 @@ options:
   overhead_bytes:
     description:
       - Fixed parts that were measured on this host, in place of the built-in ones, by the keys C(llama_cpp_gpu),
-        C(cuda_context), C(vllm_gpu), C(vllm_cpu), C(llama_cpp_cpu) and C(triton_cpu).
+        C(cuda_context), C(vllm_gpu), C(vllm_tensor_parallel), C(vllm_cpu), C(llama_cpp_cpu) and C(triton_cpu).
     type: dict
   alternatives:
     description:
@@ -143,6 +158,21 @@ EXAMPLES = r"""
           gpu_memory_utilization: inference_stack_vllm_gpu_memory_utilization
   register: __fit
 
+- name: The longest context that the GPUs of this host allow is known
+  model_fit:
+    gpus: "{{ __gpus.gpus }}"
+    services:
+      - name: vllm
+        engine: vllm
+        model: {name: Llama 3.1 8B AWQ, path: /srv/models/llama-3.1-8b-awq}
+        context_length: up to 65536
+        tensor_parallel_size: auto
+  register: __planned
+
+- name: It is said with its reason
+  ansible.builtin.debug:
+    msg: "{{ __planned.services[0].context_length }}, {{ __planned.services[0].reasons.context_length }}"
+
 - name: What does not fit is refused with the figures
   ansible.builtin.assert:
     that: __fit.problems | length == 0
@@ -178,11 +208,29 @@ services:
     model:
       description: Its model; null for Triton.
       type: str
+    gpus:
+      description: Indices of the GPUs that it uses.
+      type: list
+      elements: int
+    context_length:
+      description: What was given, or what fits; null for Triton.
+      type: int
+    sequences:
+      description: What was given, or what fits; null for Triton.
+      type: int
+    tensor_parallel_size:
+      description: How many GPUs vLLM spreads the model over; null for the others.
+      type: int
+    reasons:
+      description: Why each of these numbers is what it is.
+      type: dict
+      sample: {context_length: the most that fits 13.3 GB, sequences: as set}
     verdict:
       description: V(fits), V(does_not_fit) or V(unknown) (no figures, or closer than the margin).
       type: str
     required_bytes:
-      description: Projected need on the device, without the margin; vLLM's KV cache for one full sequence.
+      description: Projected need on the device, without the margin; vLLM's KV cache for one full sequence. Of a
+        service that is spread over several GPUs what each of them holds.
       type: int
     available_bytes:
       description: What this service can have on the device.
@@ -265,6 +313,8 @@ SERVICE_OPTIONS = (
     "model",
     "context_length",
     "sequences",
+    "tensor_parallel_size",
+    "planned",
     "kv_cache_type",
     "gpu_memory_utilization",
     "max_num_batched_tokens",

@@ -74,13 +74,7 @@ options:
       can be replayed. The installed packages are always those of the host itself.
     type: path
     default: /
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment: [gpu_probe.read_only]
 author:
   - AI-IDP
 """

@@ -22,6 +22,8 @@ DEFAULT_OVERHEAD = {
     "cuda_context": 527 * MIB,
     # Not measured here: workspaces and captured CUDA graphs, which vLLM takes out of its budget.
     "vllm_gpu": 768 * MIB,
+    # Not measured here: NCCL's buffers and those of vLLM's own all-reduce, on each card of several.
+    "vllm_tensor_parallel": 512 * MIB,
     # Measured on a CPU: 2.9 GB resident with a tiny model and 1 GiB of KV space.
     "vllm_cpu": 2048 * MIB,
     # Not measured: the process itself.
@@ -116,23 +118,28 @@ def llama_cpp_weights(shape: ModelShape, gpu_layers: int) -> tuple[int, int]:
 def llama_cpp_compute(shape: ModelShape, service: Service) -> int:
     """Bytes of llama.cpp's compute buffer with flash attention.
 
-    ubatch x 4 bytes x (3 x feed-forward + 4 x width) for activations, plus the attention mask: ubatch x 2 bytes
-    for each token that a slot can hold. Fits all six measured buffers with an f16 cache to the MiB (H100,
-    build 11434). With a quantised cache the one measured case is 6 x feed-forward = 4 x feed-forward +
-    7 x width; the larger of both is taken.
+    The attention mask (ubatch x 2 bytes for each token that a slot can hold) and the larger of two peaks:
+    the feed-forward's, ubatch x 4 bytes x (3 x feed-forward + 4 x width); and the attention's, ubatch x 4 bytes x
+    5 x width, which with a KV cache that is not f16 holds on a GPU a 16-bit copy of one layer's whole cache too
+    (ggml_cuda_flash_attn_ext_get_alloc_size in llama.cpp's ggml-cuda/fattn.cu). Within 4 MiB of the 72 cases of
+    docs/model-fit.md (H100, build 11434).
     """
     hidden, feed_forward = widths(shape)
-    activations = 3 * feed_forward + 4 * hidden
-    if service.kv_element_bytes < 2:
-        activations = max(6 * feed_forward, 4 * feed_forward + 7 * hidden)
-    slot_tokens = _padded(math.ceil(service.context_length / service.sequences), LLAMA_CPP_CELL_PADDING)
-    return service.ubatch_size * (4 * activations + 2 * slot_tokens)
+    ubatch, slot_tokens = service.ubatch_size, _slot_tokens(service)
+    copy = 0
+    if service.device == "gpu" and service.kv_cache_type not in ("auto", "f16"):
+        copy = service.sequences * max((kv_bytes((layer,), slot_tokens, 2, 2) for layer in shape.kv_layers), default=0)
+    peak = max(ubatch * 4 * (3 * feed_forward + 4 * hidden), ubatch * 4 * 5 * hidden + copy)
+    return ubatch * 2 * slot_tokens + peak
+
+
+def _slot_tokens(service: Service) -> int:
+    return _padded(math.ceil(service.context_length / service.sequences), LLAMA_CPP_CELL_PADDING)
 
 
 def _llama_cpp_kv(layers: tuple[KvLayer, ...], service: Service) -> int:
-    slot_tokens = _padded(math.ceil(service.context_length / service.sequences), LLAMA_CPP_CELL_PADDING)
     size = service.kv_element_bytes
-    return service.sequences * kv_bytes(layers, slot_tokens, size, size)
+    return service.sequences * kv_bytes(layers, _slot_tokens(service), size, size)
 
 
 def llama_cpp(shape: ModelShape, service: Service, overhead: dict[str, int]) -> Projection:
@@ -169,13 +176,15 @@ def vllm_sequence_kv(shape: ModelShape, service: Service) -> int:
     """KV cache of one sequence of full length, in whole blocks of 16 tokens.
 
     A sliding-window layer holds its window and the tokens of the running batch (vLLM's sliding-window cache).
+    With tensor parallelism it is what one card holds: its share of the KV heads, but at least one of them.
     """
     tokens = _padded(service.context_length, VLLM_BLOCK_TOKENS)
     layers = tuple(
         layer if layer.window is None else replace(layer, window=layer.window + service.max_num_batched_tokens)
         for layer in shape.kv_layers
     )
-    return kv_bytes(layers, tokens, service.kv_element_bytes, service.kv_element_bytes)
+    whole = kv_bytes(layers, tokens, service.kv_element_bytes, service.kv_element_bytes)
+    return math.ceil(whole / min(service.tensor_parallel_size, shape.kv_heads or 1))
 
 
 def vllm_compute(shape: ModelShape, service: Service) -> int:
@@ -187,7 +196,8 @@ def vllm_compute(shape: ModelShape, service: Service) -> int:
     """
     hidden, feed_forward = widths(shape)
     vocabulary = shape.vocabulary or UNKNOWN_VOCABULARY
-    activations = service.max_num_batched_tokens * 2 * (3 * feed_forward + 4 * hidden)
+    own = math.ceil(feed_forward / service.tensor_parallel_size)
+    activations = service.max_num_batched_tokens * 2 * (3 * own + 4 * hidden)
     return activations + service.sequences * vocabulary * 4 * 3
 
 
@@ -195,7 +205,8 @@ def vllm(shape: ModelShape, service: Service, overhead: dict[str, int]) -> Proje
     """vLLM: weights, the profile run's peak and the KV cache of one full-length sequence.
 
     vLLM refuses to start when the KV cache that is left can't hold one sequence of max_model_len. On the CPU
-    the KV cache is allocated at its whole size (VLLM_CPU_KVCACHE_SPACE).
+    the KV cache is allocated at its whole size (VLLM_CPU_KVCACHE_SPACE). With tensor parallelism it is what each
+    card holds.
     """
     sequence = vllm_sequence_kv(shape, service)
     compute = vllm_compute(shape, service)
@@ -210,10 +221,10 @@ def vllm(shape: ModelShape, service: Service, overhead: dict[str, int]) -> Proje
             least_error=256 * MIB,
         )
     return Projection(
-        weights=shape.weights_bytes,
+        weights=math.ceil(shape.weights_bytes / service.tensor_parallel_size),
         kv_cache=sequence,
         compute=compute,
-        overhead=overhead["vllm_gpu"],
+        overhead=overhead["vllm_gpu"] + (overhead["vllm_tensor_parallel"] if service.tensor_parallel_size > 1 else 0),
         shortfall=0.03,
         error=0.10,
         least_error=256 * MIB,

@@ -35,8 +35,12 @@ DEFAULT_UTILIZATION = 0.80
 DEFAULT_BATCHED_TOKENS = 4096
 DEFAULT_UBATCH = 512
 DEFAULT_SEQUENCES = {"vllm": 32, "llama_cpp": 1, "triton": 1}
+# The most that ``auto`` takes: what one user's platform was corrected to.
+AUTO_SEQUENCES = {"vllm": 32, "llama_cpp": 4, "triton": 1}
+DEFAULT_CONTEXT = 4096
 
 _PERCENT = re.compile(r"^\s*(\d+(?:[.,]\d+)?)\s*%\s*$")
+_UP_TO = re.compile(r"^up to (.+)$")
 
 
 class InputError(ValueError):
@@ -44,8 +48,20 @@ class InputError(ValueError):
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What a user asked for: exactly a number, or as much as fits and at most ``most`` (None: no end)."""
+
+    exact: int | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True)
 class Service:
-    """A checked service. For llama.cpp ``context_length`` is ``-c``, shared by all slots (``-np``)."""
+    """A checked service. For llama.cpp ``context_length`` is ``-c``, shared by all slots (``-np``).
+
+    ``context_length``, ``sequences`` and ``tensor_parallel_size`` are exact; where the wish leaves them open,
+    ``fit_plan`` puts the number in. ``gpu_indices`` are the cards of a service that is spread over several.
+    """
 
     name: str
     engine: str
@@ -63,6 +79,13 @@ class Service:
     cpu_kv_cache_bytes: int | None
     memory_limit_bytes: int | None
     variables: dict[str, str] = field(default_factory=dict)
+    context_wish: Wish = Wish()
+    sequences_wish: Wish = Wish()
+    tensor_parallel_wish: Wish = Wish(exact=1)
+    tensor_parallel_size: int = 1
+    gpu_indices: tuple[int, ...] = ()
+    # What runs now: kept while next to nothing would be gained by another number.
+    planned: dict[str, int] = field(default_factory=dict)
 
     def variable(self, parameter: str) -> str:
         """The name under which the user sets a parameter."""
@@ -141,6 +164,23 @@ def whole(value: Any, variable: str, default: int | None, least: int, most: int,
     return int(number)
 
 
+def wish(value: Any, variable: str, default: int, least: int, most: int, what: str, advice: str) -> Wish:
+    """A whole number, ``auto`` for as much as fits, or ``up to N``."""
+    text = " ".join(value.split()).lower() if isinstance(value, str) else ""
+    if text == "auto":
+        return Wish()
+    limited = _UP_TO.match(text)
+    number = limited.group(1) if limited else value
+    try:
+        found = whole(number, variable, default, least, most, what, advice)
+    except InputError:
+        raise InputError(
+            f"{variable} is {value!r}; allowed is a whole number from {least:,} to {most:,} ({what}), auto for as much "
+            f'as fits, or "up to N" for as much as fits and at most N. {advice}'
+        ) from None
+    return Wish(most=found) if limited else Wish(exact=found)
+
+
 def choice(value: Any, variable: str, default: str, allowed: tuple[str, ...], advice: str) -> str:
     if _missing(value):
         return default
@@ -197,26 +237,28 @@ def parse_service(raw: dict[str, Any]) -> tuple[Service | None, list[str]]:
         model = {}
     if engine != "triton" and not raw.get("model"):
         problems.append(f"{called('model')} is not set. Give the model's name with a path or figures.")
-    context = read(
-        whole, "context_length", 4096, 1, 1 << 27, "tokens", "Set the longest text that you need, such as 8192."
-    )
-    sequences = read(
-        whole,
-        "sequences",
-        DEFAULT_SEQUENCES[engine],
-        1,
-        65_536,
-        "requests at the same time",
-        "Set 1 or more.",
-    )
+
+    def read_wish(parameter: str, default: int, most: int, what: str, advice: str) -> Wish:
+        try:
+            return wish(raw.get(parameter), called(parameter), default, 1, most, what, advice)
+        except InputError as error:
+            problems.append(str(error))
+            return Wish(exact=default)
+
+    advice = "Set the longest text that you need, such as 8192."
+    context = read_wish("context_length", DEFAULT_CONTEXT, 1 << 27, "tokens", advice)
+    most_at_once = "requests at the same time"
+    sequences = read_wish("sequences", DEFAULT_SEQUENCES[engine], 65_536, most_at_once, "Set 1 or more.")
+    parallel = read_wish("tensor_parallel_size", 1, 64, "GPUs that one model is spread over", "Set auto or 1.")
+    planned = raw.get("planned") if isinstance(raw.get("planned"), dict) else {}
     service = Service(
         name=name,
         engine=engine,
         device=device,
         gpu_index=read(whole, "gpu_index", 0, 0, 63, "the GPU's index", "Set the index that nvidia-smi -L shows."),
         model=model,
-        context_length=context,
-        sequences=sequences,
+        context_length=context.exact or min(context.most or DEFAULT_CONTEXT, DEFAULT_CONTEXT),
+        sequences=sequences.exact or min(sequences.most or AUTO_SEQUENCES[engine], 65_536),
         kv_cache_type=read(
             choice, "kv_cache_type", "auto", types, f"These are the types that {engine} has; auto is 16 bit."
         ),
@@ -242,15 +284,19 @@ def parse_service(raw: dict[str, Any]) -> tuple[Service | None, list[str]]:
             whole, "memory_limit_bytes", None, 1, BYTES_MOST, "bytes", "Set the container's memory limit in bytes."
         ),
         variables={str(key): str(value) for key, value in variables.items()},
+        context_wish=context,
+        sequences_wish=sequences,
+        tensor_parallel_wish=parallel,
+        planned={key: value for key, value in (planned or {}).items() if isinstance(value, int)},
     )
     if engine == "triton" and device == "gpu" and not service.memory_bytes and not problems:
         problems.append(
             f"{called('memory_bytes')} is not set, but {name} runs on the GPU: "
             "set how many bytes of it Triton may take, or run it on the CPU."
         )
-    if engine == "llama_cpp" and sequences > context:
+    if engine == "llama_cpp" and (sequences.exact or 1) > (context.exact or context.most or sequences.exact or 1):
         problems.append(
-            f"{called('sequences')} is {sequences}, more than the {context} tokens of "
+            f"{called('sequences')} is {sequences.exact}, more than the {context.exact or context.most} tokens of "
             f"{called('context_length')} that the slots share: raise the context or lower the number of slots."
         )
     return (None, problems) if problems else (service, [])

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.ai_idp import gpu_environment, gpu_host, gpu_nvml
-from ansible.module_utils.ai_idp.gpu_common import Answer, read_line, run
+from ansible.module_utils.ai_idp.gpu_common import read_line
 from ansible.module_utils.ai_idp.gpu_environment import DOCKER, LXC, Environment
 from ansible.module_utils.ai_idp.gpu_host import KernelLog, PciCard, version_key
 from ansible.module_utils.ai_idp.gpu_remedies import PROBLEMS
+from ansible.module_utils.ai_idp.programs import Answer, run
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 GIB = 1 << 30

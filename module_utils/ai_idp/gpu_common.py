@@ -1,12 +1,8 @@
-"""What the backends of gpu_info share: keys, values, fingerprints, and reading files and programs with a time-out."""
+"""What the backends of gpu_info share: keys, values, fingerprints, and reading small files."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 OK, NONE, UNKNOWN = "ok", "none", "unknown"
@@ -55,14 +51,6 @@ class AnswerError(ValueError):
     """The output can't be read, with a sentence that says why."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What one call of a program gave; ``rc`` is None when it did not end in time."""
-
-    rc: int | None
-    output: str
-
-
 def empty_gpu() -> dict[str, Any]:
     """A GPU that told nothing: every key is there, unknown values are None."""
     gpu: dict[str, Any] = dict.fromkeys(GPU_KEYS)
@@ -90,34 +78,19 @@ def card_fingerprint(uuid: str | None, name: str | None, device_id: str | None, 
     return fingerprint_of(uuid, name, plain, None if total is None else total // MIB * MIB)
 
 
-def run(arguments: list[str], timeout: float) -> Answer:
-    """Runs a program. One that hangs in the driver can't be killed, so nobody waits for it to end."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Answer(127, str(error))
-        try:
-            code: int | None = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = None
-        output.seek(0)
-        return Answer(code, output.read(16 << 20).decode("utf-8", "replace"))
-
-
 def read_text(path: str) -> str | None:
     """A file's text, at most 1 MiB of it; None where it is not there or may not be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 20)
+    except OSError:
+        return None
+
+
+def read_bytes(path: str) -> bytes | None:
+    """A file's bytes, at most 1 MiB of them; None where it is not there or may not be read."""
+    try:
+        with open(path, "rb") as stream:
             return stream.read(1 << 20)
     except OSError:
         return None

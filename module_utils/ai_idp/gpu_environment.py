@@ -6,7 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from ansible.module_utils.ai_idp.gpu_common import read_line, read_text, run
+from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
+from ansible.module_utils.ai_idp.programs import run
 
 BARE_METAL, VM, LXC, DOCKER, WSL, UNKNOWN = "bare_metal", "vm", "lxc", "docker", "wsl", "unknown"
 NAMES = {

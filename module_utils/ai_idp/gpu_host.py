@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.ai_idp.gpu_common import read_line, read_text, run
+from ansible.module_utils.ai_idp.gpu_common import read_bytes, read_line, read_text
+from ansible.module_utils.ai_idp.programs import run
 
 NVIDIA_VENDOR = "0x10de"
 DISPLAY_CLASS = "0x03"
@@ -110,11 +111,7 @@ def secure_boot(root: str) -> bool | None:
     """Whether the firmware checks signatures. False on machines without EFI."""
     if not os.path.isdir(os.path.join(root, "sys/firmware/efi")):
         return False if os.path.isdir(os.path.join(root, "sys/firmware")) else None
-    try:
-        with open(os.path.join(root, SECURE_BOOT), "rb") as stream:
-            data = stream.read(16)
-    except OSError:
-        return None
+    data = read_bytes(os.path.join(root, SECURE_BOOT)) or b""
     # Four bytes of attributes, then the value.
     return data[4] == 1 if len(data) >= 5 else None
 

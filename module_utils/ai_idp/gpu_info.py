@@ -16,15 +16,15 @@ from ansible.module_utils.ai_idp.gpu_common import (
     NONE,
     OK,
     UNKNOWN,
-    Answer,
     AnswerError,
+    empty_gpu,
     fingerprint_of,
     read_text,
-    run,
 )
 from ansible.module_utils.ai_idp.gpu_host import nvidia_pci_devices
 from ansible.module_utils.ai_idp.gpu_jetson import JetsonProbe
 from ansible.module_utils.ai_idp.gpu_smi import add_compute_capabilities, parse_smi, parse_xml
+from ansible.module_utils.ai_idp.programs import Answer, run
 
 __all__ = [
     "BACKENDS",
@@ -40,6 +40,7 @@ __all__ = [
     "nvidia_pci_devices",
     "parse_xml",
     "probe_machine",
+    "replay",
     "run",
     "tools_of",
 ]
@@ -292,6 +293,27 @@ def describe(probe: Probe) -> dict[str, Any]:
         "messages": messages,
         "xid_errors": probe.xids,
         "fingerprint": fingerprint_of(*sorted(gpu["fingerprint"] for gpu in found.gpus)),
+    }
+
+
+def replay(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded answer as if the host had given it, and marked as what it is."""
+    gpus, status = recorded.get("gpus"), recorded.get("status")
+    if (
+        status not in (OK, NONE, UNKNOWN)
+        or not isinstance(gpus, list)
+        or not all(isinstance(gpu, dict) for gpu in gpus)
+    ):
+        raise AnswerError("The capture to replay is no answer of gpu_info: it needs status and the list gpus.")
+    rows = [{**empty_gpu(), **gpu} for gpu in gpus]
+    return {
+        "gpus": rows,
+        "backend": recorded.get("backend") or NONE,
+        "status": status,
+        "messages": recorded.get("messages") or [],
+        "xid_errors": recorded.get("xid_errors"),
+        "fingerprint": recorded.get("fingerprint") or fingerprint_of(*sorted(str(gpu["fingerprint"]) for gpu in rows)),
+        "replayed": True,
     }
 
 

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.ai_idp.gpu_common import empty_gpu, fingerprint_of, read_line, read_text, run
+from ansible.module_utils.ai_idp.gpu_common import empty_gpu, fingerprint_of, read_line, read_text
+from ansible.module_utils.ai_idp.programs import run
 
 # Part of the device tree's model: (architecture, compute capability), from NVIDIA's list of CUDA GPUs.
 _JETSONS = {"Orin": ("Ampere", "8.7"), "Xavier": ("Volta", "7.2"), "Thor": ("Blackwell", "11.0")}

@@ -6,7 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from ansible.module_utils.ai_idp.gpu_common import Answer, AnswerError, card_fingerprint, first
+from ansible.module_utils.ai_idp.gpu_common import AnswerError, card_fingerprint, first
+from ansible.module_utils.ai_idp.programs import Answer
 
 _NUMBER = re.compile(r"^-?\d+(?:\.\d+)?")
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 
+from ansible.module_utils.ai_idp.files import hash_file
+
 HASH_LENGTH = 16
 """Hexadecimal digits of a tag: 64 bits, far more than a few dozen images need."""
 
@@ -40,16 +42,8 @@ def content_hash(files, base_id, build_args):
     for name in sorted(files):
         executable = bool(os.stat(files[name]).st_mode & 0o100)
         digest.update(json.dumps([name, executable]).encode())
-        digest.update(_file_digest(files[name]))
+        digest.update(bytes.fromhex(hash_file(files[name]).sha256))
     return digest.hexdigest()[:HASH_LENGTH]
-
-
-def _file_digest(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.digest()
 
 
 def split_reference(reference):

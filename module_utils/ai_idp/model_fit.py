@@ -10,193 +10,33 @@ Pure: nothing is run or changed; only model headers are read (``model_shape.load
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ansible.module_utils.ai_idp import engine_memory, fit_input, model_shape
-from ansible.module_utils.ai_idp.engine_memory import Projection, project
-from ansible.module_utils.ai_idp.fit_input import Gpu, Service
+from ansible.module_utils.ai_idp import engine_memory, fit_input, fit_plan, model_shape
+from ansible.module_utils.ai_idp.engine_memory import project
+from ansible.module_utils.ai_idp.fit_case import (
+    DEFAULT_HOST_RESERVE,
+    DOES_NOT_FIT,
+    FITS,
+    MAX_CONTEXT_SEARCH,
+    UNKNOWN,
+    Case,
+    Inputs,
+    build_cases,
+    gpu_demand,
+    holds,
+    host_demand,
+    judge,
+    largest,
+    largest_context,
+    others_on_host,
+    verdict_of,
+)
+from ansible.module_utils.ai_idp.fit_input import Gpu
 from ansible.module_utils.ai_idp.fit_report import block, budget_text, gpu_text, parts_text, size_text
-from ansible.module_utils.ai_idp.model_shape import ModelShape
 
-FITS, DOES_NOT_FIT, UNKNOWN = "fits", "does_not_fit", "unknown"
-MAX_CONTEXT_SEARCH = 1 << 24
 MAX_SEQUENCE_SEARCH = 4096
-# What the operating system, Docker and the exporters need before any service: not measured.
-DEFAULT_HOST_RESERVE = 1 << 30
-
-
-@dataclass
-class Case:
-    """A service with all that is known about it while the decision is made."""
-
-    service: Service
-    gpu: Gpu | None
-    shape: ModelShape | None
-    projection: Projection | None
-    unreadable: str | None = None
-    available: int | None = None
-    verdict: str = UNKNOWN
-    limited_by: str | None = None
-    reason: str = ""
-
-
-class Inputs:
-    """Everything the decision is made from."""
-
-    def __init__(
-        self,
-        services: list[Service],
-        gpus: list[Gpu],
-        host_memory_bytes: int | None,
-        host_reserved_bytes: int,
-        overhead: dict[str, int],
-        alternatives: list[dict[str, Any]],
-        host_bandwidth: int | None,
-    ) -> None:
-        self.services = services
-        self.gpus = {gpu.index: gpu for gpu in gpus}
-        self.host_budget = None if not host_memory_bytes else max(0, host_memory_bytes - host_reserved_bytes)
-        self.overhead = overhead
-        self.alternatives = alternatives
-        self.host_bandwidth = host_bandwidth
-
-
-def verdict_of(projection: Projection, available: int) -> str:
-    if projection.required > available:
-        return DOES_NOT_FIT
-    return FITS if projection.required + projection.margin <= available else UNKNOWN
-
-
-def vllm_budget(service: Service, gpu: Gpu) -> int:
-    """vLLM's share: the fraction of what CUDA calls the card's total memory."""
-    return math.ceil(service.gpu_memory_utilization * (gpu.usable_bytes or 0))
-
-
-def gpu_demand(case: Case, inputs: Inputs) -> int | None:
-    """Bytes of the card that are gone when this service runs; None when that can't be told."""
-    if case.service.engine == "vllm" and case.gpu and case.gpu.usable_bytes:
-        return vllm_budget(case.service, case.gpu) + inputs.overhead["cuda_context"]
-    return case.projection.required if case.projection else None
-
-
-def host_demand(case: Case) -> int:
-    if case.projection is None:
-        return 0
-    return case.projection.required if case.service.device == "cpu" else case.projection.host
-
-
-def _build_cases(inputs: Inputs) -> list[Case]:
-    cases = []
-    for service in inputs.services:
-        gpu = inputs.gpus.get(service.gpu_index) if service.device == "gpu" else None
-        shape, unreadable = None, None
-        if service.engine != "triton":
-            try:
-                shape = model_shape.load(service.model)
-            except model_shape.ShapeError as error:
-                unreadable = str(error)
-        if shape is not None and not shape.kv_layers:
-            # The weights' size alone can say "does not fit", never "fits".
-            unreadable = "layers, kv_heads and head_dim are not known"
-        projection = project(shape, service, inputs.overhead)
-        cases.append(Case(service, gpu, shape, projection, unreadable))
-    return cases
-
-
-def _others_on_gpu(case: Case, cases: list[Case], inputs: Inputs) -> int:
-    return sum(
-        gpu_demand(other, inputs) or 0
-        for other in cases
-        if other is not case and other.gpu is not None and other.gpu is case.gpu
-    )
-
-
-def _others_on_host(case: Case, cases: list[Case]) -> int:
-    return sum(host_demand(other) for other in cases if other is not case)
-
-
-def _whole_device(case: Case, inputs: Inputs) -> int | None:
-    """What the service could have if it were alone."""
-    service = case.service
-    if service.device == "cpu":
-        budget = inputs.host_budget
-        if service.memory_limit_bytes is not None:
-            budget = min(service.memory_limit_bytes, budget or service.memory_limit_bytes)
-        return budget
-    if case.gpu is None or case.gpu.usable_bytes is None:
-        return None
-    usable = max(0, case.gpu.usable_bytes - case.gpu.taken_bytes)
-    return min(usable, vllm_budget(service, case.gpu)) if service.engine == "vllm" else usable
-
-
-def _cpu_cache_too_small(case: Case, service: Service) -> bool:
-    """Whether vLLM on the CPU was given less KV cache than one full-length sequence needs."""
-    if service.engine != "vllm" or service.device != "cpu" or not service.cpu_kv_cache_bytes or not case.shape:
-        return False
-    return engine_memory.vllm_sequence_kv(case.shape, service) > service.cpu_kv_cache_bytes
-
-
-def _judge(case: Case, cases: list[Case], inputs: Inputs) -> None:
-    """Fills in the case's available bytes, verdict, what limits it and, when it does not fit, why."""
-    service, projection = case.service, case.projection
-    if service.device == "gpu" and case.gpu is None:
-        case.verdict, case.limited_by, case.available = DOES_NOT_FIT, "no_gpu", 0
-        return
-    alone = _whole_device(case, inputs)
-    if alone is None:
-        case.limited_by = "memory_not_known"
-        return
-    if service.device == "cpu":
-        shared = (inputs.host_budget or alone) - _others_on_host(case, cases)
-        case.available = max(0, min(alone, shared))
-    elif service.engine == "vllm":
-        # The budget is vLLM's own; whether all budgets fit the card is judged for the card as a whole.
-        case.available = alone
-    else:
-        case.available = max(0, alone - _others_on_gpu(case, cases, inputs))
-    if projection is None:
-        case.limited_by = "model_not_known"
-        return
-    case.verdict = verdict_of(projection, case.available)
-    if _cpu_cache_too_small(case, service):
-        case.verdict, case.limited_by = DOES_NOT_FIT, "cpu_kv_cache"
-        return
-    if case.verdict == FITS and case.unreadable:
-        case.verdict = UNKNOWN
-    if case.verdict == FITS:
-        return
-    if case.verdict == UNKNOWN:
-        case.limited_by = "model_not_known" if case.unreadable else "margin"
-    elif projection.required <= alone:
-        case.limited_by = "other_services"
-    elif service.device == "cpu" and service.memory_limit_bytes is not None and alone == service.memory_limit_bytes:
-        case.limited_by = "memory_limit"
-    elif projection.required - projection.kv_cache > alone:
-        case.limited_by = "weights"
-    else:
-        case.limited_by = "kv_cache"
-
-
-def largest(check: Any, most: int) -> int:
-    """The largest n in 0..most for which check(n) holds, check being true up to some n and false after."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if check(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _holds(case: Case, service: Service, inputs: Inputs) -> bool:
-    projection = project(case.shape, service, inputs.overhead)
-    if projection is None or case.available is None:
-        return False
-    if _cpu_cache_too_small(case, service):
-        return False
-    return projection.required + projection.margin <= case.available
 
 
 def max_context(case: Case, inputs: Inputs) -> int | None:
@@ -207,10 +47,7 @@ def max_context(case: Case, inputs: Inputs) -> int | None:
     most = shape.trained_context or MAX_CONTEXT_SEARCH
     if service.engine == "llama_cpp":
         most *= service.sequences  # -c is shared by the slots
-    most = min(most, MAX_CONTEXT_SEARCH)
-    found = largest(lambda n: n == 0 or _holds(case, replace(service, context_length=n), inputs), most)
-    # Round down to what people write, where there is room for it.
-    return found if found == most or found < 1024 else found // 256 * 256
+    return largest_context(case, service, inputs, most)
 
 
 def max_sequences(case: Case, inputs: Inputs) -> int | None:
@@ -225,7 +62,7 @@ def max_sequences(case: Case, inputs: Inputs) -> int | None:
     if service.engine == "llama_cpp":
         slot = math.ceil(service.context_length / service.sequences)
         return largest(
-            lambda n: n == 0 or _holds(case, replace(service, sequences=n, context_length=slot * n), inputs),
+            lambda n: n == 0 or holds(case, replace(service, sequences=n, context_length=slot * n), inputs),
             MAX_SEQUENCE_SEARCH,
         )
     one = engine_memory.vllm_sequence_kv(shape, service)
@@ -300,6 +137,7 @@ def roofline(case: Case, inputs: Inputs) -> float | None:
     else:
         whole_model = case.service.engine == "vllm" or case.service.gpu_layers < 0
         bandwidth = case.gpu.bandwidth if case.gpu and whole_model else None
+        bandwidth = bandwidth and bandwidth * case.service.tensor_parallel_size
     if not bandwidth:
         return None
     return round(bandwidth / case.shape.active_weights_bytes, 1)
@@ -315,7 +153,7 @@ def _on_cpu_text(case: Case, cases: list[Case], inputs: Inputs) -> str:
         return ""
     service = replace(case.service, engine="llama_cpp", device="cpu", sequences=1, kv_cache_type="auto")
     projection = project(shape, service, inputs.overhead)
-    room = inputs.host_budget - _others_on_host(case, cases)
+    room = inputs.host_budget - others_on_host(case, cases)
     if projection is None or verdict_of(projection, room) != FITS:
         return ""
     text = f"On the CPU under llama.cpp it needs {size_text(projection.required)} of {size_text(room)} host memory"
@@ -373,6 +211,8 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
     service, projection = case.service, case.projection
     head = f"{service.name}: {service.model_name}" if service.engine != "triton" else service.name
     device = gpu_text(case.gpu) if case.gpu else "the CPU"
+    if len(case.gpus) > 1:
+        device = f"each of {len(case.gpus)} cards like {device}"
     if case.limited_by == "no_gpu":
         there = ", ".join(gpu_text(gpu) for gpu in inputs.gpus.values()) or "none"
         return (
@@ -439,7 +279,7 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
     )
 
 
-def _service_row(case: Case, cases: list[Case], inputs: Inputs) -> dict[str, Any]:
+def _service_row(case: Case, cases: list[Case], inputs: Inputs, reasons: dict[str, str]) -> dict[str, Any]:
     projection = case.projection
     better, smallest = smaller_quantizations(case, inputs)
     row: dict[str, Any] = {
@@ -447,6 +287,11 @@ def _service_row(case: Case, cases: list[Case], inputs: Inputs) -> dict[str, Any
         "engine": case.service.engine,
         "device": case.service.device,
         "model": case.service.model_name if case.service.engine != "triton" else None,
+        "gpus": [gpu.index for gpu in case.gpus],
+        "context_length": case.service.context_length if "context_length" in reasons else None,
+        "sequences": case.service.sequences if "sequences" in reasons else None,
+        "tensor_parallel_size": case.service.tensor_parallel_size if "tensor_parallel_size" in reasons else None,
+        "reasons": reasons,
         "verdict": case.verdict,
         "required_bytes": projection.required if projection else None,
         "available_bytes": case.available,
@@ -516,7 +361,7 @@ def _gpu_rows(cases: list[Case], inputs: Inputs) -> tuple[list[dict[str, Any]], 
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for gpu in inputs.gpus.values():
-        here = [case for case in cases if case.gpu is gpu]
+        here = [case for case in cases if any(its is gpu for its in case.gpus)]
         room = None if gpu.usable_bytes is None else max(0, gpu.usable_bytes - gpu.taken_bytes)
         demands = [gpu_demand(case, inputs) for case in here]
         required = sum(demand or 0 for demand in demands)
@@ -576,13 +421,14 @@ def _host_row(cases: list[Case], inputs: Inputs) -> tuple[dict[str, Any], list[s
 
 def decide(inputs: Inputs) -> dict[str, Any]:
     """The whole answer; see RETURN of the module."""
-    cases = _build_cases(inputs)
+    inputs, reasons, wish_problems = fit_plan.plan(inputs)
+    cases = build_cases(inputs)
     for case in cases:
-        _judge(case, cases, inputs)
-    rows = [_service_row(case, cases, inputs) for case in cases]
+        judge(case, cases, inputs)
+    rows = [_service_row(case, cases, inputs, reasons[case.service.name]) for case in cases]
     gpus, gpu_problems = _gpu_rows(cases, inputs)
     host, host_problems = _host_row(cases, inputs)
-    problems = [
+    problems = wish_problems + [
         row["message"] for row in rows if row["verdict"] == DOES_NOT_FIT and row["limited_by"] != "other_services"
     ]
     problems += gpu_problems + host_problems

@@ -53,6 +53,9 @@ class ModelShape:
     layer_weights: tuple[int, ...] | None = None
     token_embedding_bytes: int | None = None
     tied_embeddings: bool | None = None
+    # Attention heads, which tensor parallelism shares out; kv_heads is None where a card can't hold a part of them.
+    heads: int | None = None
+    kv_heads: int | None = None
     # Bytes of weights that one token reads: less than all in mixture-of-experts models.
     active_weights_bytes: int | None = None
     quantizations: tuple[Quantization, ...] = ()
@@ -235,6 +238,8 @@ def from_hugging_face(name: str, model: hf_config.HfModel) -> ModelShape:
         trained_context=_count(context, "max_position_embeddings") if context else None,
         token_embedding_bytes=model.token_embedding_bytes,
         tied_embeddings=config.get("tie_word_embeddings", model.config.get("tie_word_embeddings")),
+        heads=heads,
+        kv_heads=None if config.get("kv_lora_rank") else config.get("num_key_value_heads") or heads,
         # How many experts' weights one token reads is not to be told from here.
         active_weights_bytes=None if experts else weights,
         notes=tuple(notes),
@@ -315,6 +320,9 @@ def from_figures(name: str, figures: dict[str, Any]) -> ModelShape:
         vocabulary=optional("vocabulary_size"),
         trained_context=optional("context_length"),
         tied_embeddings=tied if isinstance(tied, bool) else None,
+        # Heads are as wide as the model together in every model of the catalogue.
+        heads=hidden // head_dim if figures.get("hidden_size") and hidden and head_dim else None,
+        kv_heads=kv_heads,
         active_weights_bytes=active,
         quantizations=quantizations_from(figures),
     )

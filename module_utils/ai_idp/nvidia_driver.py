@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.ai_idp import gpu_environment, gpu_host
-from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
+from ansible.module_utils.ai_idp.gpu_common import read_bytes, read_line, read_text
 from ansible.module_utils.ai_idp.gpu_host import version_key
 
 # --- generations of GPUs ----------------------------------------------------------------------------
@@ -140,14 +140,6 @@ class Settings:
     cudnn_version: str = ""
 
 
-def _bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(1 << 20)
-    except OSError:
-        return b""
-
-
 def read_gpus(root: str) -> list[Gpu]:
     """NVIDIA's display devices on the PCI bus, with the driver that each is bound to."""
     found = []
@@ -163,15 +155,16 @@ def read_secure_boot(root: str) -> tuple[bool, bool]:
 
     def variable(name: str, owner: str) -> bytes:
         # The first four bytes are the attributes of the variable.
-        return _bytes(os.path.join(efi, f"efivars/{name}-{owner}"))[4:]
+        return (read_bytes(os.path.join(efi, f"efivars/{name}-{owner}")) or b"")[4:]
 
     shim = "605dab50-e046-4300-abb6-3dd810dd8b23"
     on = bool(gpu_host.secure_boot(root))
     # The shim can be told not to check, and the kernel then does not either.
     if variable("MokSBStateRT", shim)[:1] == b"\1":
         on = False
-    enrolled = variable("MokListRT", shim) + _bytes(os.path.join(efi, "mok-variables/MokListRT"))
-    keys = [_bytes(os.path.join(root, path)) for path in ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")]
+    enrolled = variable("MokListRT", shim) + (read_bytes(os.path.join(efi, "mok-variables/MokListRT")) or b"")
+    signers = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
+    keys = [read_bytes(os.path.join(root, path)) for path in signers]
     return on, any(key and key in enrolled for key in keys)
 
 

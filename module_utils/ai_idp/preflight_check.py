@@ -18,7 +18,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,6 +25,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from ansible.module_utils.ai_idp.files import free_bytes, nearest_existing
+from ansible.module_utils.ai_idp.messages import display_url, human_bytes
+from ansible.module_utils.ai_idp.programs import run
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 TCP_LISTEN, UDP_BOUND = "0A", "07"
@@ -78,13 +81,6 @@ class Container:
     name: str
     project: str
     ports: list[tuple[str, int, str]] = field(default_factory=list)
-
-
-def human_bytes(count: int) -> str:
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return f"{count} bytes"
 
 
 # -- ports ---------------------------------------------------------------------------------------------------
@@ -316,18 +312,10 @@ def _variable(item: dict[str, Any]) -> str:
 # -- disks, mounts, memory -----------------------------------------------------------------------------------
 
 
-def nearest_existing(path: str) -> str:
-    path = os.path.abspath(path)
-    while not os.path.exists(path) and os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-    return path
-
-
 def check_disk(item: dict[str, Any]) -> Check:
     """Is there room under the path, which need not exist yet?"""
     where = nearest_existing(item["path"])
-    stat = os.statvfs(where)
-    free = stat.f_bavail * stat.f_frsize
+    free = free_bytes(where)
     detail = f"{human_bytes(free)} free on the file system of {where}, {human_bytes(item['min_free_bytes'])} wanted"
     name = f"disk {item['path']}"
     if free >= item["min_free_bytes"]:
@@ -359,18 +347,8 @@ def parse_mountinfo(text: str) -> list[dict[str, str]]:
 
 def answers(path: str, timeout_s: float = 10.0) -> bool:
     """Does the file system answer? Asked by a child, since a dead NFS server blocks whoever asks."""
-    child = subprocess.Popen(
-        ["stat", "--file-system", "--", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        status = child.poll()
-        if status is not None:
-            return status == 0
-        time.sleep(0.05)
-    # A child that hangs in the kernel can't be killed or waited for; it goes when the server is back.
-    child.kill()
-    return False
+    # A child that hangs in the kernel goes when the server is back; nobody waits for it.
+    return run(["stat", "--file-system", "--", path], timeout_s).rc == 0
 
 
 def check_mount(item: dict[str, Any], mountinfo: str, is_alive: Callable[[str], bool] = answers) -> Check:
@@ -444,12 +422,6 @@ def check_memory(item: dict[str, Any], meminfo: str) -> list[Check]:
 
 
 # -- URLs ----------------------------------------------------------------------------------------------------
-
-
-def display_url(url: str) -> str:
-    """Without user, password and query: those may be secrets."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def explain_network_error(error: BaseException, url: str) -> tuple[str, str]:

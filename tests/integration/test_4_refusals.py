@@ -7,17 +7,10 @@ import pytest
 
 from .conftest import ROOT, extra, run_playbook
 
-# An RTX 5070 Ti as gpu_info describes one; the lab has none.
-GPU = {
-    "index": 0,
-    "name": "NVIDIA GeForce RTX 5070 Ti",
-    "memory_total_bytes": 16303 * 1048576,
-    "memory_used_bytes": 0,
-    "memory_free_bytes": 16303 * 1048576,
-}
+# A 16 GB card, replayed; the lab has none.
 WITH_GPU = {
     "inference_stack_accelerator": "nvidia",
-    "__inference_stack_gpu_info": {"status": "ok", "backend": "simulated", "gpus": [GPU]},
+    "inference_stack_gpu_replay": str(ROOT / "tests" / "golden" / "gpu" / "constructed-rtx5070ti.json"),
 }
 
 REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -29,6 +22,22 @@ REFUSALS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "inference_stack_llama_cpp_model": "llama-3.3-70b-q4",
         },
         ["llama-3.3-70b", "16.8 GB", "does not fit"],
+    ),
+    "a context that the card has no room for": (
+        {
+            **WITH_GPU,
+            "inference_stack_vllm_model": "llama-3.1-8b-awq",
+            "inference_stack_vllm_max_model_len": 131072,
+        },
+        ["llama-3.1-8b-awq", "does not fit", "inference_stack_vllm_max_model_len to at most"],
+    ),
+    "more cards than there are": (
+        {**WITH_GPU, "inference_stack_vllm_tensor_parallel_size": 2},
+        ["inference_stack_vllm_tensor_parallel_size is 2", "has 1 GPU"],
+    ),
+    "a context that is no number": (
+        {"inference_stack_vllm_max_model_len": "as much as possible"},
+        ["inference_stack_vllm_max_model_len", "as much as possible", "up to N"],
     ),
     "utilisation above 1": (
         {"inference_stack_vllm_gpu_memory_utilization": 1.2},

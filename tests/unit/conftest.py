@@ -1,10 +1,12 @@
-"""What several unit tests of the command line need."""
+"""What several unit tests need."""
 
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
+from hub_server import Hub
+from model_folders import FILES, REPOSITORY
 
 
 @pytest.fixture
@@ -27,3 +29,9 @@ def ssh_port() -> Iterator[int]:
         server.shutdown(socket.SHUT_RDWR)
         # A later test forks, which wants no other thread about.
         thread.join(timeout=5)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub({REPOSITORY: dict(FILES)}) as server:
+        yield server

@@ -21,6 +21,7 @@ PLAYBOOK = """
     - ansible.builtin.include_vars: {{file: {role}/defaults/main.yml}}
     - ansible.builtin.include_vars: {{file: {root}/playbooks/group_vars/all/models.yml}}
     - ansible.builtin.include_vars: {{file: {role}/vars/main.yml}}
+    - ansible.builtin.include_tasks: {role}/tasks/budget.yml
     - ansible.builtin.template: {{src: {role}/templates/compose.yml.j2, dest: "{{{{ target }}}}", mode: "0600"}}
 """
 
@@ -34,7 +35,12 @@ def render(folder: Path, **variables: Any) -> dict[str, Any]:
     services = ["vllm", "llama_cpp", "triton", "dcgm_exporter"]
     known = {
         "target": str(target),
-        "ansible_facts": {"processor_cores": 12, "processor_count": 1, "default_ipv4": {"address": "192.168.1.11"}},
+        "ansible_facts": {
+            "processor_cores": 12,
+            "processor_count": 1,
+            "memtotal_mb": 128 * 1024,
+            "default_ipv4": {"address": "192.168.1.11"},
+        },
         "inference_stack_bind_address": "192.168.1.11",
         "inference_stack_vllm_api_key": "key-of-vllm",
         "inference_stack_llama_cpp_api_key": "key-of-llama-cpp",
@@ -72,8 +78,10 @@ def devices(service: dict[str, Any]) -> list[str]:
 
 
 def test_the_gpu_is_vllms_and_the_exporters(on_gpu: dict[str, Any]) -> None:
-    holders = {name for name, service in on_gpu.items() if devices(service) == ["nvidia.com/gpu=all"]}
-    assert holders == {"vllm", "dcgm-exporter"}
+    assert {name: devices(service) for name, service in on_gpu.items() if devices(service)} == {
+        "vllm": ["nvidia.com/gpu=all"],
+        "dcgm-exporter": ["nvidia.com/gpu=all"],
+    }
     assert "VLLM_CPU_KVCACHE_SPACE" not in on_gpu["vllm"]["environment"]
     assert on_gpu["llama-cpp"]["command"][on_gpu["llama-cpp"]["command"].index("--n-gpu-layers") + 1] == "0"
 
@@ -87,6 +95,35 @@ def test_without_a_gpu_nothing_asks_for_one(on_cpu: dict[str, Any]) -> None:
 def test_the_corrected_limits_are_the_defaults(on_gpu: dict[str, Any]) -> None:
     limits = {"--gpu-memory-utilization=0.8", "--max-num-seqs=32", "--max-num-batched-tokens=4096"}
     assert limits <= set(on_gpu["vllm"]["command"])
+
+
+def test_two_cards_share_the_model(tmp_path: Path) -> None:
+    gpus = [GPU, {**GPU, "index": 1}]
+    vllm = render(tmp_path, __inference_stack_gpu_info={"status": "ok", "gpus": gpus})["services"]["vllm"]
+    assert "--tensor-parallel-size=2" in vllm["command"]
+    assert devices(vllm) == ["nvidia.com/gpu=all"]
+
+
+def test_of_unlike_cards_the_larger_is_vllms(tmp_path: Path) -> None:
+    larger = {"index": 1, "name": "NVIDIA GeForce RTX 4090 (simulated)", "memory_total_bytes": 24564 * 1048576}
+    answer = {"status": "ok", "gpus": [GPU, larger]}
+    services = render(tmp_path, __inference_stack_gpu_info=answer, inference_stack_gpu_services=["vllm", "triton"])[
+        "services"
+    ]
+    assert devices(services["vllm"]) == ["nvidia.com/gpu=1"]
+    assert devices(services["triton"]) == ["nvidia.com/gpu=0"]
+    assert not any(argument.startswith("--tensor-parallel-size") for argument in services["vllm"]["command"])
+
+
+def test_on_replayed_cards_the_engines_run_on_the_cpu(tmp_path: Path) -> None:
+    answer = {"status": "ok", "gpus": [GPU, {**GPU, "index": 1}], "replayed": True}
+    release = render(tmp_path, __inference_stack_gpu_info=answer)
+    assert release["x-plan"]["services"]["vllm"]["tensor_parallel_size"] == 2
+    assert not any(devices(service) for service in release["services"].values())
+    vllm = release["services"]["vllm"]
+    assert "VLLM_CPU_KVCACHE_SPACE" in vllm["environment"]
+    assert not any(argument.startswith("--tensor-parallel-size") for argument in vllm["command"])
+    assert f"--max-model-len={release['x-plan']['services']['vllm']['context_length']}" in vllm["command"]
 
 
 def test_every_port_is_bound_to_the_lan_address(on_gpu: dict[str, Any]) -> None:

@@ -56,6 +56,73 @@ def test_the_report_names_keys_and_holds_none() -> None:
     assert "api_key" not in report
 
 
+GIB = 1 << 30
+ROW = {
+    "name": "vllm",
+    "device": "gpu",
+    "gpus": [0],
+    "context_length": 8192,
+    "sequences": 32,
+    "tensor_parallel_size": 1,
+    "reasons": {"context_length": "the most that fits 13.3 GB", "sequences": "as set"},
+}
+TRITON = {
+    "name": "triton",
+    "device": "cpu",
+    "gpus": [],
+    "context_length": None,
+    "sequences": None,
+    "tensor_parallel_size": None,
+    "reasons": {},
+}
+CARD = {"index": 0, "name": "Card", "memory_total_bytes": 16 * GIB}
+
+
+def test_a_plan_says_what_changes_and_why() -> None:
+    before = stack.stack_plan([ROW, TRITON], [CARD], False, {})
+    rows = [{**ROW, "context_length": 16384}, TRITON]
+    plan = stack.stack_plan(rows, [{**CARD, "memory_total_bytes": 24 * GIB}], False, {})
+    assert stack.plan_text(plan, before, rows, "server", False).splitlines() == [
+        "The plan for server changes:",
+        "  GPUs: Card (16.0 GiB) -> Card (24.0 GiB)",
+        "  vllm:",
+        "    context of 8,192 tokens -> context of 16,384 tokens: the most that fits 13.3 GB",
+        "  as before: triton",
+    ]
+
+
+def test_a_plan_is_said_when_it_is_new_and_when_it_is_asked_for() -> None:
+    rows = [ROW, TRITON]
+    plan = stack.stack_plan(rows, [CARD], False, {"vllm": {"threads": 8}})
+    first = stack.plan_text(plan, {}, rows, "server", False)
+    assert first.startswith("The plan for server is:")
+    assert "  vllm on GPU 0:" in first
+    assert "    32 requests at once: as set" in first
+    assert "    8 threads" in first
+    assert "replay" not in first
+    assert stack.plan_text(plan, plan, rows, "server", False) == ""
+    assert stack.plan_text(plan, plan, rows, "server", True).startswith("The plan for server is the one that runs:")
+
+
+def test_a_plan_names_what_it_is_made_for() -> None:
+    before = stack.stack_plan([ROW, TRITON], [CARD], True, {})
+    row = {**ROW, "device": "cpu", "gpus": []}
+    text = stack.plan_text(stack.stack_plan([row], [], True, {}), before, [row], "server", False)
+    assert "(replayed)" in text
+    assert "GPUs (replayed): Card (16.0 GiB) -> none" in text
+    assert "on GPU 0 -> on the CPU" in text
+    assert "triton: not planned any more" in text
+
+
+@pytest.mark.parametrize("text", ["", "x-plan: 3", "[]", "a: [", "name: x"])
+def test_a_release_without_a_plan_has_none(text: str) -> None:
+    assert stack.running_plan(text) == {}
+
+
+def test_the_plan_of_a_release_is_read() -> None:
+    assert stack.running_plan("x-plan: {gpus: []}") == {"gpus": []}
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("inference_stack_vlm_enabled", "inference_stack_vllm_enabled"), ("docker_engine_sauce", "docker_engine_source")],

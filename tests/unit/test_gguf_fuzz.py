@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import pytest
 from ansible.module_utils.ai_idp import gguf_header, model_shape
-from ansible.module_utils.ai_idp.gguf_header import HeaderError
+from ansible.module_utils.ai_idp.gguf_header import MAX_ARRAY_ELEMENTS, HeaderError
 from gguf_models import LLAMA_1B, write_llama
 
 SEEDS = range(6)
@@ -26,8 +26,8 @@ SLOWEST = 0.5
 
 # What lengths and counts are set to: edges of 8 to 64 bits, bounds of the reader, a 2-TB claim.
 NUMBERS = (
-    0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 1 << 20, 1 << 24, (1 << 24) + 1, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 32,
-    2_000_000_000_000, 1 << 40, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
+    0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 1 << 20, MAX_ARRAY_ELEMENTS, MAX_ARRAY_ELEMENTS + 1, 0x7FFFFFFF,
+    0xFFFFFFFF, 1 << 32, 2_000_000_000_000, 1 << 40, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
 )  # fmt: skip
 
 
@@ -154,14 +154,14 @@ HOSTILE = {
     "2 TB of numbers": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
     + struct.pack("<IIQ", 9, 12, 250_000_000_000),
     "most elements allowed, none there": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
-    + struct.pack("<IIQ", 9, 8, 1 << 24),
+    + struct.pack("<IIQ", 9, 8, MAX_ARRAY_ELEMENTS),
     "65,536 entries, none there": b"GGUF" + struct.pack("<IQQ", 3, 0, 65_536) + bytes(64),
     "a million tensors, none there": b"GGUF" + struct.pack("<IQQ", 3, 1_000_000, 0) + bytes(64),
     "2 TB of tensors": b"GGUF" + struct.pack("<IQQ", 3, 1 << 41, 0) + bytes(64),
     "arrays in arrays": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<I", 9)
-    + struct.pack("<IQ", 9, 1 << 24) * 4096,
+    + struct.pack("<IQ", 9, MAX_ARRAY_ELEMENTS) * 4096,
     "empty arrays, counted to the bound": b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
-    + struct.pack("<IIQ", 9, 9, 1 << 24) + struct.pack("<IQ", 0, 0) * 20_000,
+    + struct.pack("<IIQ", 9, 9, MAX_ARRAY_ELEMENTS) + struct.pack("<IQ", 0, 0) * 20_000,
 }  # fmt: skip
 
 
@@ -175,6 +175,23 @@ def test_hostile_files_are_refused_at_once(tmp_path: Path, name: str) -> None:
     finally:
         tracemalloc.stop()
     assert outcome.startswith(str(path)), outcome
+
+
+def test_many_arrays_that_are_short_enough_to_keep_are_not_all_kept(tmp_path: Path) -> None:
+    """200 arrays of 4,096 bytes: as Python numbers they would take over 30 MB."""
+    path = tmp_path / "arrays.gguf"
+    with path.open("wb") as stream:
+        stream.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 200))
+        for number in range(200):
+            stream.write(struct.pack("<Q", 4) + b"%04d" % number + struct.pack("<IIQ", 9, 1, 4096) + b"\x80" * 4096)
+    tracemalloc.start()
+    try:
+        metadata = gguf_header.read_file(str(path)).metadata
+        assert tracemalloc.get_traced_memory()[1] < MOST_MEMORY
+    finally:
+        tracemalloc.stop()
+    assert metadata["0000"] == [-128] * 4096
+    assert metadata["0199"] == gguf_header.LongArray(4096)
 
 
 def test_a_real_header_is_read_in_little_time_and_memory(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 from ansible.module_utils.ai_idp import gguf_header
-from ansible.module_utils.ai_idp.gguf_header import HeaderError, LongArray
+from ansible.module_utils.ai_idp.gguf_header import MAX_ARRAY_ELEMENTS, HeaderError, LongArray
 from gguf_models import LLAMA_1B, LLAMA_8B, write_llama
 
 
@@ -90,7 +90,8 @@ def test_every_cut_through_the_header_is_an_error(tmp_path: Path) -> None:
         (header(struct.pack("<Q", 2_000_000_000_000) + bytes(64), count=1), "a name of 2000000000000 bytes"),
         (header(text(b"k") + struct.pack("<IQ", 8, 2_000_000_000_000), count=1), "cut off or broken"),
         (header(text(b"k") + struct.pack("<IIQ", 9, 4, 1 << 62), count=1), "array that claims"),
-        (header(text(b"k") + struct.pack("<IIQ", 9, 4, 1 << 20), count=1), "cut off or broken"),
+        (header(text(b"k") + struct.pack("<IIQ", 9, 8, MAX_ARRAY_ELEMENTS + 1), count=1), "array that claims 2000001"),
+        (header(text(b"k") + struct.pack("<IIQ", 9, 4, MAX_ARRAY_ELEMENTS), count=1), "cut off or broken"),
         (header(text(b"k") + struct.pack("<I", 99), count=1), "unknown type 99"),
         (header(text(b"k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9, count=1), "nested"),
         (header((text(b"k") + struct.pack("<IB", 0, 1)) * 2, count=2), "twice"),

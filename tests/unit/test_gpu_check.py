@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from ansible.module_utils.ai_idp import gpu_check, gpu_environment, gpu_info
 from ansible.module_utils.ai_idp.gpu_check import HostFacts, Requirements
-from ansible.module_utils.ai_idp.gpu_common import Answer
 from ansible.module_utils.ai_idp.gpu_environment import Environment, Traces
 from ansible.module_utils.ai_idp.gpu_host import KernelLog, PciCard, xid_errors
 from ansible.module_utils.ai_idp.gpu_info import Probe
 from ansible.module_utils.ai_idp.gpu_remedies import PROBLEMS
+from ansible.module_utils.ai_idp.programs import Answer
 
 ROOT = Path(__file__).parent.parent.parent
 H100 = (ROOT / "tests" / "golden" / "h100" / "nvidia-smi-q-x.xml").read_text()

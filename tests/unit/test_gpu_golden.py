@@ -29,6 +29,9 @@ def jetson() -> Probe:
 
 CASES = {
     "captured-h100": lambda: smi("../h100/nvidia-smi-q-x.xml", 0, H100, ONE),
+    "captured-h100-nvml": lambda: Probe(nvml=json.loads((GOLDEN / "../h100/nvml.json").read_text())),
+    "captured-h200": lambda: smi("../h200/nvidia-smi-q-x.xml"),
+    "captured-h200-nvml": lambda: Probe(nvml=json.loads((GOLDEN / "../h200/nvml.json").read_text())),
     "constructed-rtx5070ti": lambda: smi(
         "constructed-rtx5070ti.xml", 0, "GPU-00000000-0000-0000-0000-000000005070, 12.0\n", ["0000:01:00.0"]
     ),
@@ -45,6 +48,14 @@ CASES = {
 def test_golden(case: str) -> None:
     answer = gpu_info.describe(CASES[case]())
     assert answer == json.loads((GOLDEN / f"{case}.json").read_text())
+
+
+def test_both_backends_see_the_same_card() -> None:
+    """Two captures of cards of one kind, by each backend: only what time and the host change is apart."""
+    one, other = (gpu_info.describe(CASES[name]()) for name in ("captured-h100", "captured-h100-nvml"))
+    apart = {key for key, value in one["gpus"][0].items() if value != other["gpus"][0][key]}
+    assert apart == {"power_draw_watts", "temperature_celsius"}
+    assert one["fingerprint"] == other["fingerprint"]
 
 
 def test_every_answer_has_the_same_keys() -> None:

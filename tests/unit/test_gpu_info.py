@@ -338,3 +338,19 @@ def test_the_module_itself_replays_a_machine(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"compute_capability": "9.0"' in done.stdout or "compute_capability: '9.0'" in done.stdout
+
+
+def test_a_recorded_answer_is_given_back_and_marked() -> None:
+    golden = json.loads((ROOT / "tests" / "golden" / "gpu" / "constructed-rtx5070ti.json").read_text())
+    assert gpu_info.replay(golden) == {**golden, "replayed": True}
+    short = gpu_info.replay({"status": "ok", "gpus": [{"index": 0, "name": "Card"}]})
+    assert set(short["gpus"][0]) == set(gpu_info.GPU_KEYS)
+    assert short["gpus"][0]["driver_version"] is None
+
+
+@pytest.mark.parametrize(
+    "capture", [{}, {"status": "ok"}, {"status": "fine", "gpus": []}, {"status": "ok", "gpus": [1]}]
+)
+def test_what_is_no_recorded_answer_is_refused(capture: dict[str, Any]) -> None:
+    with pytest.raises(gpu_info.AnswerError, match="status and the list gpus"):
+        gpu_info.replay(capture)

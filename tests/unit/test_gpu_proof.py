@@ -45,7 +45,7 @@ def test_csv_and_gpu_info_agree_on_the_captured_card() -> None:
         ("81559", "81920", "memory.total"),
         ("580.159.04", "590.1", "driver_version"),
         ("Enabled, Disabled", "[N/A], Disabled", "ecc.mode.current: nvidia-smi says None, gpu_info True"),
-        ("71.20", "300.0", "power.draw"),
+        ("71.20", "400.0", "power.draw"),
         (CSV, "", "nvidia-smi lists 0 GPUs, gpu_info 1"),
     ],
 )
@@ -102,9 +102,10 @@ def test_the_peer_s_line_is_read() -> None:
     assert gpu_proof.peer_mib("Host 0 4 8 \n") is None
 
 
-def test_there_are_seventy_two_cases() -> None:
+def test_there_are_seventy_two_cases_and_those_held_out() -> None:
     found = list(gpu_proof.cases([shape.name for shape in gpu_proof.SHAPES]))
     assert len(found) == len(set(found)) == 72
+    assert len(list(gpu_proof.cases([gpu_proof.HELD_OUT.name]))) == 12
 
 
 def test_the_table_shows_both_errors() -> None:

@@ -22,6 +22,14 @@ def test_llama_cpp_answers_a_chat(host: Host) -> None:
     assert json.loads(text)["usage"]["completion_tokens"] >= 1
 
 
+def test_it_runs_with_what_was_planned(host: Host) -> None:
+    # The tiny model was trained for 4,096 tokens, and two slots of 2,048 find room in them.
+    with host.sudo():
+        command = json.loads(host.check_output("docker inspect --format '{{json .Config.Cmd}}' role-test-llama-cpp-1"))
+    assert command[command.index("--ctx-size") + 1] == "4096"
+    assert command[command.index("--parallel") + 1] == "2"
+
+
 def test_no_key_no_answer(host: Host) -> None:
     assert ask(host, "/v1/models")[0] in (200, 401)
     assert ask(host, "/v1/chat/completions", "-d '{}'")[0] == 401
