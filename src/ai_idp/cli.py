@@ -112,6 +112,39 @@ def doctor(
     raise typer.Exit(Exit.HEALTHY if report.ok else Exit.FAILED)
 
 
+@app.command()
+def report(
+    week: Annotated[int, typer.Option("--week", metavar="N", help="The week to report on.")] = 1,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Draw the report of a week from its findings: a page for people, and the same in Markdown."""
+    from ai_idp.progress import make_console
+    from ai_idp.report_command import make_report
+
+    make_report(find_project(), make_console(), week=week, show=show)
+
+
+@app.command()
+def ready(
+    inventory: Inventory = DEFAULT_INVENTORY,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
+) -> None:
+    """Is what the plan needs there? Reads only: 0 all of it, 1 something needed is missing, 2 could not look."""
+    from ai_idp.progress import make_console, write_line
+    from ai_idp.ready import look, show_readiness
+
+    project = find_project()
+    if as_json:
+        report = look(project, inventory)
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        console = make_console()
+        write_line(console, f"asking the hosts of {inventory} …", "dim")
+        report = look(project, inventory)
+        show_readiness(console, report, inventory)
+    raise typer.Exit(Exit.HEALTHY if report.ok else Exit.FAILED)
+
+
 @lab_app.command("up")
 def lab_up(
     hosts_only: Annotated[bool, typer.Option("--hosts-only", help="Make the hosts, deploy nothing on them.")] = False,

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -404,18 +404,32 @@ def _check_chunk(data: str) -> None:
 
 def show_report(console: Console, report: Report, inventory: str) -> None:
     """The report as a table, with a sentence below it."""
+    verdict = ("well", STYLES["ok"]) if report.ok else ("not well", STYLES["fail"])
+    rows = [CheckRow(check.name, check.host, check.status, Text(check.detail)) for check in report.checks]
+    show_checks(console, rows, Text.assemble(f"{inventory} is ", verdict))
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """A line of a table of checks; `style` is that of its status unless it is given."""
+
+    name: str
+    host: str
+    status: str
+    detail: Text
+    style: str | None = None
+
+
+def show_checks(console: Console, rows: Sequence[CheckRow], verdict: Text) -> None:
+    """Checks as a table, and below it the verdict with how many there are of each status."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("check", "host", "status"):
         table.add_column(name, no_wrap=True)
     table.add_column("detail", overflow="fold")
-    for check in report.checks:
-        status = Text(check.status, STYLES[check.status])
-        table.add_row(Text(check.name), Text(check.host), status, Text(check.detail))
+    for row in rows:
+        status = Text(row.status, STYLES[row.status] if row.style is None else row.style)
+        table.add_row(Text(row.name), Text(row.host), status, row.detail)
     console.print(table)
-    counts = {
-        status: sum(check.status == status for check in report.checks)
-        for status in ("ok", "fail", "unknown", "skipped")
-    }
+    counts = {status: sum(row.status == status for row in rows) for status in STYLES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    verdict = ("well", STYLES["ok"]) if report.ok else ("not well", STYLES["fail"])
-    console.print(Text.assemble(f"{inventory} is ", verdict, f": {said}"), soft_wrap=True)
+    console.print(Text.assemble(verdict, f": {said}"), soft_wrap=True)

@@ -27,6 +27,7 @@ STYLES: dict[str, str] = {
     "unreachable": "bold red",
     "skipped": "cyan",
     "fail": "bold red",
+    "missing": "bold red",
     "unknown": "yellow",
 }
 # A file or a pipe has no width of its own; log viewers scroll sideways.

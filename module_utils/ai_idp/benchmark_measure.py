@@ -1,0 +1,754 @@
+"""Runs a tool several times, each in a process of its own, and keeps what it said with the conditions of each run.
+
+A finished measurement is a JSON file whose key says what was measured with what on what; the same key is not measured
+again. A measurement that fails leaves the last finished one alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ansible.module_utils.ai_idp.benchmark_errors import CannotMeasure, MeasurementError
+from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
+from ansible.module_utils.ai_idp.benchmark_tools import OUTPUT_DIR, SEED, TOOLS, WORK_DIR, Parameters, Tool, shorten
+from ansible.module_utils.ai_idp.files import hash_file, write_atomically
+from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
+from ansible.module_utils.ai_idp.gpu_nvml import THROTTLE_REASONS
+from ansible.module_utils.ai_idp.programs import run
+
+SCHEMA = 1
+OK, FAILED, SKIPPED, PLANNED = "ok", "failed", "skipped", "planned"
+WORK_PREFIX = ".ai-idp-benchmark-"
+BUSY_CPU_SHARE, BUSY_GPU_PERCENT = 0.5, 10.0
+# The load average still holds the run before; what runs now is told by how the CPUs spend a moment in which this
+# program sleeps.
+CPU_WINDOW_SECONDS = 0.3
+# Clocks that a user has set are no throttling.
+_CHOSEN = {"applications_clocks_setting", "sync_boost", "display_clocks_setting"}
+_GPU_FIELDS = ("index", "utilization.gpu", "clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+_VALID_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass
+class Wanted:
+    """What is to be measured."""
+
+    id: str
+    tool: str
+    parameters: Parameters
+    results_dir: str
+    runs: int = 5
+    warmup_runs: int = 1
+    timeout: float = 300.0
+    host: str = ""
+    environment: str = ""
+    build: str | None = None
+    model: str | None = None
+    model_hash: str | None = None
+    # A file or folder whose hash is the model's.
+    model_path: str | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    hardware_fingerprint: str = ""
+    # Environment variables of the processes, never shown.
+    secrets: dict[str, str] = field(default_factory=dict)
+    expected_seconds: float | None = None
+    requires_gpu: bool = False
+    # Why it can't be measured, where the caller knows it.
+    unavailable: str = ""
+    again: bool = False
+
+    def problem(self) -> str:
+        """What is wrong with it, or an empty text."""
+        if not _VALID_ID.fullmatch(self.id):
+            return f"id is {self.id!r}; it names a file: lower-case letters, digits, dots, dashes and underscores."
+        if self.tool not in TOOLS:
+            return f"tool is {self.tool!r}; known are {', '.join(sorted(TOOLS))}."
+        if self.runs < 2:
+            return f"runs is {self.runs}; an interval needs at least 2 independent runs."
+        if self.warmup_runs < 0:
+            return f"warmup_runs is {self.warmup_runs}; it is 0 or more."
+        if self.timeout <= 0:
+            return f"timeout is {self.timeout:g}; it is a number of seconds above 0."
+        missing = [name for name in TOOLS[self.tool].required if not self.parameters.get(name)]
+        if missing:
+            return f"parameters of {self.id} lack {', '.join(missing)}, which {self.tool} needs."
+        return ""
+
+
+# --- processes ------------------------------------------------------------------------------------------
+
+# Docker's code when the container never ran, which a busy daemon gives now and then: nothing was measured yet.
+CONTAINER_NOT_STARTED = 125
+CONTAINER_STARTS = 3
+
+
+@dataclass
+class Output:
+    """What a program said; ``rc`` is None when its time was over."""
+
+    rc: int | None
+    stdout: str
+    stderr: str
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program and everything that it started: first asked, then killed."""
+    for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    # Children may outlive a parent that ended at once.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def execute(
+    argv: list[str],
+    timeout: float,
+    more: dict[str, str] | None = None,
+    folder: str | None = None,
+    merge_errors: bool = False,
+) -> Output:
+    """Runs a program in a session of its own, so that all of it can be ended."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT if merge_errors else err,
+                env={**os.environ, "LC_ALL": "C", **(more or {})},
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CannotMeasure(f"{argv[0]} can't be started: {error.strerror or error}") from None
+        code: int | None
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            # Also when this program is ended: nothing goes on producing load.
+            _end(process)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read(16 << 20).decode("utf-8", "replace"))
+        return Output(code, texts[0], texts[1])
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return shorten(lines[-1], 200) if lines else ""
+
+
+def failure_of(tool: Tool, output: Output, timeout: float) -> str:
+    """Why a process that did not end with code 0 did not; empty when it did."""
+    program = tool.command[0]
+    if output.rc is None:
+        return f"{program} did not end within {timeout:g} s and was stopped"
+    if output.rc < 0:
+        name = signal.Signals(-output.rc).name
+        hint = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
+        return f"{program} was ended by {name}{hint}"
+    if output.rc:
+        said = tool.explain(output.stdout) or last_line(output.stderr) or last_line(output.stdout)
+        return f"{program} ended with code {output.rc}: {said or 'it said nothing'}"
+    return ""
+
+
+# --- what is there --------------------------------------------------------------------------------------
+
+
+def docker_kill(output_dir: str) -> None:
+    """Ends the container whose id docker wrote into the output folder: it does not end with the docker command."""
+    identity = read_line(os.path.join(output_dir, "cid"))
+    docker = shutil.which("docker")
+    if identity and docker:
+        execute([docker, "kill", identity], 30.0)
+
+
+def resolve_command(tool: Tool, parameters: Parameters) -> list[str]:
+    """The command with its program found: ``command`` wins, then the program in the path, then ``image``."""
+    given = parameters.get("command")
+    command = [str(word) for word in given or tool.command]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/bin", "/usr/sbin", "/sbin"])
+    found = shutil.which(command[0], path=path)
+    if found:
+        # By its short name it stays readable, and the same on hosts that keep it elsewhere.
+        return command if shutil.which(command[0]) else [found, *command[1:]]
+    if not given and tool.container and parameters.get("image"):
+        if not shutil.which("docker"):
+            raise CannotMeasure(f"{command[0]} is not in the path, and Docker, which would run it, isn't either")
+        return list(tool.container(parameters))
+    where = "there" if os.sep in command[0] else "in the path"
+    hint = f": install the package {tool.package}" if tool.package else ""
+    raise CannotMeasure(f"{command[0]} is not {where}{hint}")
+
+
+def probe_build(tool: Tool, command: list[str], output_dir: str) -> str | None:
+    """The tool's version; None where it does not tell."""
+    if not tool.version_options or not tool.version_pattern:
+        return None
+    argv = [word.replace(OUTPUT_DIR, output_dir) for word in [*command, *tool.version_options]]
+    output = execute(argv, 60.0)
+    if output.rc is None:
+        docker_kill(output_dir)
+    match = re.search(tool.version_pattern, output.stdout + output.stderr) if output.rc is not None else None
+    if match:
+        return f"{tool.command[0]} {match.group(1)}"
+    # One that does not know the option is known by its bytes.
+    program = shutil.which(command[0])
+    return f"{tool.command[0]} sha256:{hash_file(program).sha256[:16]}" if program and command[0] != "docker" else None
+
+
+def probe_endpoint(url: str, key: str | None, path: str | None) -> str | None:
+    """The build of a server, by what it tells of itself; raises MeasurementError when nothing answers.
+
+    vLLM tells it at ``/version``, llama.cpp's server at ``/props``, Triton at ``/v2``.
+    """
+    base = url.rstrip("/")
+    for candidate in (path,) if path else ("/version", "/v2", "/props"):
+        request = urllib.request.Request(base + str(candidate))
+        if key:
+            request.add_header("Authorization", f"Bearer {key}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                text = answer.read(1 << 20).decode("utf-8", "replace")
+        except urllib.error.HTTPError:
+            continue
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise MeasurementError(f"{base} does not answer: {reason}") from None
+        try:
+            told = json.loads(text)
+        except ValueError:
+            continue
+        if not isinstance(told, dict):
+            continue
+        if told.get("build_info"):
+            return f"llama.cpp {told['build_info']}"
+        if told.get("version"):
+            return f"{told.get('name') or 'vllm'} {told['version']}"
+    return None
+
+
+def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
+    """sha256 of a model's file, or of the names and hashes of a folder's files.
+
+    Hashes of files whose size, time and inode are those of the last time are taken from the cache, which is brought up
+    to date where it is to be kept.
+    """
+    try:
+        cache = json.loads(read_text(cache_path) or "{}")
+    except ValueError:
+        cache = {}
+    if os.path.isdir(path):
+        files = sorted(
+            os.path.join(folder, name)
+            for folder, folders, names in os.walk(path)
+            if not os.path.basename(folder).startswith(".")
+            for name in names
+            if not name.startswith(".")
+        )
+    else:
+        files = [path]
+    hashes, fresh = {}, {}
+    try:
+        for name in files:
+            status = os.stat(name)
+            mark = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+            known = cache.get(name)
+            hashes[name] = known["sha256"] if known and known["mark"] == mark else hash_file(name).sha256
+            fresh[name] = {"mark": mark, "sha256": hashes[name]}
+    except OSError as error:
+        raise CannotMeasure(f"the model {path} can't be read: {error.strerror or error}") from None
+    if not hashes:
+        raise CannotMeasure(f"the model {path} is an empty folder")
+    if keep and {**cache, **fresh} != cache:
+        write_json(cache_path, {**cache, **fresh})
+    if os.path.isdir(path):
+        lines = "".join(f"{os.path.relpath(name, path)}\0{digest}\n" for name, digest in sorted(hashes.items()))
+        return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+    return f"sha256:{hashes[path]}"
+
+
+# --- conditions of a run --------------------------------------------------------------------------------
+
+
+def cpu_times(text: str | None) -> tuple[int, int] | None:
+    """Ticks in which the CPUs worked for anybody, and all ticks, from /proc/stat."""
+    match = re.match(r"cpu +([\d ]+)", text or "")
+    if not match:
+        return None
+    ticks = [int(word) for word in match.group(1).split()][:8]
+    # The fourth and fifth are idle and waiting for disks.
+    return sum(ticks) - sum(ticks[3:5]), sum(ticks)
+
+
+def cpu_share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    if not before or not after or after[1] <= before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _mean_frequency_mhz() -> float | None:
+    paths = glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    values = [int(line) for line in map(read_line, paths) if line and line.isdigit()]
+    return round(sum(values) / len(values) / 1000, 1) if values else None
+
+
+def _throttle_count() -> int | None:
+    paths = glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count")
+    values = [int(line) for line in map(read_line, paths) if line and line.isdigit()]
+    return sum(values) if values else None
+
+
+def cpu_conditions() -> dict[str, Any]:
+    before = cpu_times(read_text("/proc/stat"))
+    time.sleep(CPU_WINDOW_SECONDS)
+    busy = cpu_share(before, cpu_times(read_text("/proc/stat")))
+    try:
+        load: float | None = round(os.getloadavg()[0], 2)
+    except OSError:
+        load = None
+    return {
+        "load_before": load,
+        "cpu_count": os.cpu_count(),
+        "cpu_busy_before": None if busy is None else round(busy, 3),
+        "cpu_mhz_before": _mean_frequency_mhz(),
+    }
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def parse_gpu_samples(text: str) -> list[dict[str, Any]]:
+    """One row for each GPU from lines of nvidia-smi, several for each: the middle clock, the highest of the others."""
+    rows: dict[int, list[list[str]]] = {}
+    for line in text.splitlines():
+        words = [word.strip() for word in line.split(",")]
+        # The last line may be cut off.
+        if len(words) == len(_GPU_FIELDS) + 1 and words[0].isdigit():
+            rows.setdefault(int(words[0]), []).append(words)
+    found = []
+    for index, samples in sorted(rows.items()):
+        columns = [
+            [value for value in map(_number, column) if value is not None] for column in zip(*samples, strict=True)
+        ]
+        reasons = 0
+        for sample in samples:
+            try:
+                reasons |= int(sample[-1], 16)
+            except ValueError:
+                continue
+        middle = [sorted(column)[len(column) // 2] if column else None for column in columns]
+        highest = [max(column) if column else None for column in columns]
+        found.append(
+            {
+                "index": index,
+                "utilization_percent": highest[1],
+                "clock_sm_mhz": middle[2],
+                "clock_memory_mhz": middle[3],
+                "power_draw_watts": highest[4],
+                "temperature_celsius": highest[5],
+                "throttle_reasons": [name for bit, name in THROTTLE_REASONS.items() if reasons & bit],
+            }
+        )
+    return found
+
+
+class GpuWatch:
+    """GPUs before and during a run, by one nvidia-smi that repeats itself; nothing where there is none."""
+
+    def __init__(self, nvidia_smi: str | None) -> None:
+        self._program = nvidia_smi
+        self._query: list[str] = []
+        if nvidia_smi:
+            # The first name is that of drivers from 535 on.
+            for name in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
+                query = f"--query-gpu={','.join((*_GPU_FIELDS, name))}"
+                if run([nvidia_smi, query, "--format=csv,noheader,nounits"], 10.0).rc == 0:
+                    self._query = [nvidia_smi, query, "--format=csv,noheader,nounits"]
+                    break
+        self._process: subprocess.Popen[bytes] | None = None
+        self._handle = -1
+
+    def now(self) -> list[dict[str, Any]]:
+        if not self._query:
+            return []
+        answer = run(self._query, 10.0)
+        return parse_gpu_samples(answer.output) if answer.rc == 0 else []
+
+    def start(self) -> None:
+        if not self._query:
+            return
+        self._handle, path = tempfile.mkstemp()
+        os.unlink(path)
+        self._process = subprocess.Popen(
+            [*self._query, "--loop-ms=250"],
+            stdin=subprocess.DEVNULL,
+            stdout=self._handle,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def stop(self) -> list[dict[str, Any]]:
+        if not self._process:
+            return []
+        _end(self._process)
+        self._process = None
+        with open(self._handle, "rb") as stream:
+            stream.seek(0)
+            return parse_gpu_samples(stream.read(16 << 20).decode("utf-8", "replace"))
+
+
+def flags_of(number: int, conditions: dict[str, Any], gpus_before: list[dict[str, Any]]) -> list[str]:
+    """Sentences for what makes a run one of a busy or throttled machine."""
+    flags = []
+    busy, count = conditions.get("cpu_busy_before"), conditions.get("cpu_count")
+    if busy is not None and count and busy > BUSY_CPU_SHARE:
+        flags.append(f"busy: load {busy * count:.1f} on {count} CPUs before run {number}")
+    for gpu in gpus_before:
+        used = gpu["utilization_percent"]
+        if used is not None and used > BUSY_GPU_PERCENT:
+            flags.append(f"busy: GPU {gpu['index']} was {used:.0f} % in use before run {number}")
+    for gpu in conditions.get("gpus") or []:
+        reasons = [reason for reason in gpu.get("throttle_reasons") or [] if reason not in _CHOSEN]
+        if reasons:
+            flags.append(f"throttled: {', '.join(reasons)} on GPU {gpu['index']} during run {number}")
+    if conditions.get("cpu_throttle_events"):
+        flags.append(f"throttled: the CPU became too hot during run {number}")
+    return flags
+
+
+# --- results --------------------------------------------------------------------------------------------
+
+
+def now_text() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_json(path: str, value: Any) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_result(path: str) -> dict[str, Any] | None:
+    """A finished measurement; None where there is none that can be read."""
+    try:
+        result = json.loads(read_text(path) or "")
+    except ValueError:
+        return None
+    finished = isinstance(result, dict) and result.get("schema") == SCHEMA and result.get("status") == OK
+    return result if finished else None
+
+
+def key_of(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def duration_text(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+@contextlib.contextmanager
+def only_one(results_dir: str, patience: float = 10.0) -> Iterator[None]:
+    """Two measurements at a time would measure each other. A run that was interrupted may still end its last one."""
+    with open(os.path.join(results_dir, ".lock"), "w", encoding="utf-8") as stream:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    raise MeasurementError(
+                        "another measurement runs on this host; run this again when it has ended"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+class Measurement:
+    """One measurement on this host: what is known of it, whether it is finished, and how to do it."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.tool = TOOLS[wanted.tool]
+        self.path = os.path.join(wanted.results_dir, f"{wanted.id}.json")
+        # A container ends its program a little earlier by itself, and says so.
+        self.parameters = {"timeout_seconds": max(1, int(0.9 * wanted.timeout)), **wanted.parameters}
+        self.flags: list[str] = []
+        # Why no installation of anything would help.
+        self.hopeless = wanted.unavailable
+        if wanted.requires_gpu and not wanted.hardware.get("gpus"):
+            self.hopeless = self.hopeless or "this host has no GPU that answers"
+        # In the order of the contract, so that a person finds things.
+        self.result: dict[str, Any] = {
+            "schema": SCHEMA,
+            "id": wanted.id,
+            "key": None,
+            "status": PLANNED,
+            "reason": None,
+            "host": wanted.host,
+            "environment": wanted.environment,
+            "tool": wanted.tool,
+            "method": None,
+            "command": [],
+            "parameters": {name: value for name, value in wanted.parameters.items() if name != "command"},
+            "build": wanted.build,
+            "model": wanted.model,
+            "model_hash": wanted.model_hash,
+            "hardware_fingerprint": wanted.hardware_fingerprint,
+            "hardware": wanted.hardware,
+            "devices": [],
+            "subject": {},
+            "warmup_runs": wanted.warmup_runs,
+            "runs": [],
+            "flags": self.flags,
+            "measured_at": None,
+        }
+
+    def _hide(self, text: str) -> str:
+        for value in self.wanted.secrets.values():
+            if value:
+                text = text.replace(value, "***")
+        return text
+
+    def _prepare(self, keep_hashes: bool) -> None:
+        """Everything that can be known before load is sent."""
+        wanted = self.wanted
+        if self.hopeless:
+            raise CannotMeasure(self.hopeless)
+        self.parameters["command"] = resolve_command(self.tool, self.parameters)
+        directory = self.parameters.get("directory")
+        if directory:
+            self._prepare_directory(str(directory))
+        if wanted.model_path and not wanted.model_hash:
+            cache = os.path.join(os.path.dirname(wanted.results_dir.rstrip("/")), "model_hashes.json")
+            self.result["model_hash"] = model_hash(wanted.model_path, cache, keep_hashes)
+        # The client's build is in the key, the server's is what a finding is about.
+        with tempfile.TemporaryDirectory(prefix="ai-idp-benchmark-") as folder:
+            client = probe_build(self.tool, self.parameters["command"], folder)
+        server = None
+        if self.parameters.get("url"):
+            key = next(iter(wanted.secrets.values()), None)
+            server = probe_endpoint(str(self.parameters["url"]), key, self.parameters.get("version_path"))
+        self.result["build"] = wanted.build or server or client
+        argv = self.tool.argv(self.parameters)
+        self.result["command"] = argv
+        self.result["method"] = (
+            f"{wanted.runs} processes after {wanted.warmup_runs} for warming up; in each "
+            f"{self.tool.method(self.parameters)}."
+        )
+        self.result["key"] = key_of(
+            {
+                "schema": SCHEMA,
+                "tool": wanted.tool,
+                "command": argv,
+                "files": self.tool.files(self.parameters),
+                "runs": wanted.runs,
+                "warmup_runs": wanted.warmup_runs,
+                "builds": [wanted.build, server, client],
+                "model": [wanted.model, self.result["model_hash"]],
+                "hardware_fingerprint": wanted.hardware_fingerprint,
+            }
+        )
+
+    def _prepare_directory(self, directory: str) -> None:
+        if not os.path.isdir(directory):
+            raise CannotMeasure(f"the folder {directory} is not there")
+        needed = int(self.parameters.get("size_mib", 1024)) << 20
+        free = shutil.disk_usage(directory).free
+        # The disk of the models is never filled by measuring it.
+        if free < 2 * needed + (1 << 30):
+            raise CannotMeasure(
+                f"{directory} has {free >> 20} MiB free, and a file of {needed >> 20} MiB would leave too little"
+            )
+        if "direct" not in self.parameters:
+            self.parameters["direct"] = reads_direct(directory)
+        if not self.parameters["direct"]:
+            self.flags.append(f"cached: the file system of {directory} can't be read past the page cache")
+
+    def plan(self) -> dict[str, Any]:
+        """Whether there is something to do, and how long it takes."""
+        last = read_result(self.path)
+        seconds = self.wanted.expected_seconds
+        if last and last.get("runs"):
+            mean = sum(row["seconds"] for row in last["runs"]) / len(last["runs"])
+            seconds = mean * (self.wanted.runs + self.wanted.warmup_runs)
+        return {"finished": last if self._finished(last) else None, "expected_seconds": seconds}
+
+    def _finished(self, last: dict[str, Any] | None) -> bool:
+        return bool(last and last.get("key") == self.result["key"] and not self.wanted.again)
+
+    def prepare(self, keep_hashes: bool = True) -> bool:
+        """False when it can't be measured here; ``result`` then says why."""
+        try:
+            self._prepare(keep_hashes)
+        except CannotMeasure as error:
+            return self._give_up(SKIPPED, error)
+        except MeasurementError as error:
+            return self._give_up(FAILED, error)
+        return True
+
+    def _give_up(self, status: str, error: MeasurementError) -> bool:
+        self.result.update(status=status, reason=self._hide(str(error)))
+        return False
+
+    def measure(self) -> dict[str, Any]:
+        """All runs; the result has status ok, failed or skipped, and only what is ok is kept on the disk."""
+        try:
+            with only_one(self.wanted.results_dir), self._work_dir() as work_dir:
+                self._runs(work_dir)
+            self.result.update(status=OK, reason=None, measured_at=now_text())
+            write_json(self.path, self.result)
+        except CannotMeasure as error:
+            self._give_up(SKIPPED, error)
+        except MeasurementError as error:
+            self._give_up(FAILED, error)
+        return self.result
+
+    @contextlib.contextmanager
+    def _work_dir(self) -> Iterator[str]:
+        """A folder on the disk that is measured, where one is."""
+        directory = self.parameters.get("directory")
+        if not directory:
+            yield WORK_DIR
+            return
+        remove_leftovers(str(directory))
+        with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=str(directory)) as work_dir:
+            yield work_dir
+
+    def _runs(self, work_dir: str) -> None:
+        watch = GpuWatch(shutil.which("nvidia-smi"))
+        for number in range(1 - self.wanted.warmup_runs, self.wanted.runs + 1):
+            measured, parsed, flags = self._run(number, watch, work_dir)
+            if number > 0:
+                self.result["runs"].append(measured)
+                self.flags.extend(flags)
+                self._adopt(parsed)
+
+    def _adopt(self, parsed: Parsed) -> None:
+        self.result["build"] = self.wanted.build or parsed.build or self.result["build"]
+        self.result["model"] = self.wanted.model or parsed.model
+        self.result["devices"] = parsed.devices
+        self.result["subject"] = parsed.subject
+
+    def _run(self, number: int, watch: GpuWatch, work_dir: str) -> tuple[dict[str, Any], Parsed, list[str]]:
+        wanted = self.wanted
+        with tempfile.TemporaryDirectory(prefix="ai-idp-benchmark-") as output_dir:
+            for name, text in self.tool.files(self.parameters).items():
+                with open(os.path.join(output_dir, name), "w", encoding="utf-8") as stream:
+                    stream.write(text)
+            argv = list(self.result["command"])
+            seed = str(int.from_bytes(os.urandom(4), "big") >> 1)
+            for name, value in ((OUTPUT_DIR, output_dir), (WORK_DIR, work_dir), (SEED, seed)):
+                argv = [word.replace(name, value) for word in argv]
+            conditions = cpu_conditions()
+            gpus_before = watch.now()
+            throttles = _throttle_count()
+            started_at, started = now_text(), time.monotonic()
+            watch.start()
+            output: Output | None = None
+            try:
+                for _ in range(CONTAINER_STARTS):
+                    started_at, started = now_text(), time.monotonic()
+                    output = execute(argv, wanted.timeout, wanted.secrets, output_dir, self.tool.merge_errors)
+                    if output.rc != CONTAINER_NOT_STARTED or "daemon" not in output.stderr:
+                        break
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(os.path.join(output_dir, "cid"))
+            finally:
+                seconds = time.monotonic() - started
+                conditions["gpus"] = watch.stop() or gpus_before
+                if output is None or output.rc is None:
+                    docker_kill(output_dir)
+            throttles_after = _throttle_count()
+            if throttles is not None and throttles_after is not None:
+                conditions["cpu_throttle_events"] = throttles_after - throttles
+            which = f"run {number} of {wanted.runs}" if number > 0 else "the run for warming up"
+            failure = failure_of(self.tool, output, wanted.timeout)
+            if failure:
+                raise MeasurementError(f"{which}: {failure}")
+            try:
+                parsed = self.tool.parse(output.stdout, output_dir)
+                if wanted.requires_gpu and parsed.subject.get("backends") == "CPU":
+                    raise CannotMeasure(f"{parsed.build} was built without a backend for GPUs")
+            except CannotMeasure:
+                raise
+            except MeasurementError as error:
+                raise MeasurementError(f"{which}: {error}") from None
+        measured = {
+            "started_at": started_at,
+            "seconds": round(seconds, 3),
+            "metrics": parsed.metrics,
+            "samples": parsed.samples,
+            "conditions": conditions,
+        }
+        return measured, parsed, flags_of(number, conditions, gpus_before)
+
+
+def reads_direct(directory: str) -> bool:
+    """Whether files there can be read past the page cache."""
+    handle, path = tempfile.mkstemp(prefix=WORK_PREFIX, dir=directory)
+    os.close(handle)
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    finally:
+        os.unlink(path)
+    return True
+
+
+def remove_leftovers(directory: str) -> None:
+    """What a measurement left that was killed before it could tidy up."""
+    for path in glob.glob(os.path.join(glob.escape(directory), WORK_PREFIX + "*")):
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def hardware_of(profile: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of the machine, from the profile of the module hardware_profile."""
+    memory = profile.get("memory") or {}
+    return {
+        "cpu": (profile.get("cpu") or {}).get("model"),
+        "gpus": [gpu.get("name") for gpu in profile.get("gpus") or []],
+        "memory_bytes": memory.get("total_bytes"),
+    }
+
+
+def wanted_from(options: dict[str, Any]) -> Wanted:
+    names = set(asdict(Wanted("x", "x", {}, "x")))
+    return Wanted(**{name: value for name, value in options.items() if name in names})

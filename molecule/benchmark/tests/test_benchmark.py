@@ -1,0 +1,45 @@
+"""What the role measured is kept as the contract says, and nothing that it needed for it is left."""
+
+import json
+
+import pytest
+
+RESULTS = "/home/ubuntu/ai-idp/benchmark/results"
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("cpu-events", "cpu_events_per_second"),
+        ("memory-bandwidth", "memory_bandwidth_gb_per_second"),
+        ("model-store-read", "disk_read_mb_per_second"),
+        ("network-throughput", "network_gbit_per_second"),
+        ("network-latency", "network_rtt_p50_ms"),
+    ],
+)
+def test_results_have_their_runs(host, name, metric):
+    result = json.loads(host.file(f"{RESULTS}/{name}.json").content_string)
+    assert result["status"] == "ok"
+    assert result["environment"] == "lab"
+    assert result["host"] == "role-test"
+    assert len(result["runs"]) == 2
+    assert all(run["metrics"][metric] > 0 for run in result["runs"])
+    assert result["hardware_fingerprint"]
+    assert any(character.isdigit() for character in result["build"])
+
+
+def test_what_failed_is_not_kept(host):
+    assert not host.file(f"{RESULTS}/triton-infer.json").exists
+    assert not host.file(f"{RESULTS}/llama-bench-gpu.json").exists
+
+
+def test_results_belong_to_the_user(host):
+    assert host.file(RESULTS).user == "ubuntu"
+
+
+def test_nothing_is_left_behind(host):
+    assert host.run("find /var/tmp /tmp -name '.ai-idp-benchmark-*' -o -name 'ai-idp-benchmark-*'").stdout == ""
+    for tool in ("iperf3", "sockperf"):
+        assert not host.process.filter(comm=tool)
+    for port in (5201, 11111):
+        assert not host.socket(f"tcp://10.77.0.100:{port}").is_listening
