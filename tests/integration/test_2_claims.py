@@ -1,0 +1,112 @@
+"""Week 1 against what week 2 serves: measured, judged, interrupted, repeated, and with what goes wrong."""
+
+import csv
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+
+from .conftest import INVENTORY, ROOT, extra, run_playbook
+
+RESULTS = "/home/ubuntu/ai-idp/benchmark/results"
+FINDINGS = ROOT / "benchmarks" / "week1_findings.csv"
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """The findings by claim."""
+    with FINDINGS.open(encoding="utf-8", newline="") as stream:
+        return {row["claim_id"]: row for row in csv.DictReader(stream)}
+
+
+@pytest.fixture(scope="module")
+def interrupted(gpu_server: testinfra.host.Host) -> str:
+    """A first run that is interrupted when its first measurement is finished; the time of that measurement."""
+    gpu_server.run_test(f"rm -rf {RESULTS}")
+    process = subprocess.Popen(
+        ["ansible-playbook", "-i", str(INVENTORY), "playbooks/week1.yml"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until = time.monotonic() + 300
+    while not gpu_server.file(f"{RESULTS}/cpu-events.json").exists:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < until, "nothing was measured within five minutes"
+        time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    process.wait(120)
+    return measured_at(gpu_server, "cpu-events")
+
+
+def measured_at(host: testinfra.host.Host, measurement: str) -> str:
+    """When a finished measurement was made."""
+    return str(yaml.safe_load(host.file(f"{RESULTS}/{measurement}.json").content_string)["measured_at"])
+
+
+def test_a_run_goes_on_where_it_was_interrupted(interrupted: str, gpu_server: testinfra.host.Host) -> None:
+    started = time.monotonic()
+    run = run_playbook("playbooks/week1.yml")
+    print(f"week 1 took {time.monotonic() - started:.0f} s")
+    assert run.code == 0, run.output
+    assert measured_at(gpu_server, "cpu-events") == interrupted
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_every_claim_has_a_row_that_tells_the_lab_apart() -> None:
+    claims = yaml.safe_load((ROOT / "benchmarks" / "claims.yml").read_text(encoding="utf-8"))["claims"]
+    found = rows()
+    assert set(found) == {claim["id"] for claim in claims}
+    assert {row["environment"] for row in found.values()} == {"lab"}
+    assert found["llama-3.3-70b-hybrid"]["verdict"] == "impossible"
+    assert {row["verdict"] for row in found.values()} == {"impossible", "not_measured"}
+    assert all(row["reason"] for row in found.values())
+    vllm = found["vllm-throughput"]
+    assert vllm["model"] == "tiny-llama"
+    assert "in the lab" in vllm["reason"]
+    assert int(vllm["n"]) >= 5
+    assert float(vllm["ci95_low"]) <= float(vllm["measured_mean"]) <= float(vllm["ci95_high"])
+    assert (ROOT / "benchmarks" / "week1_report.html").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_a_second_run_measures_nothing_and_changes_nothing() -> None:
+    run = run_playbook("playbooks/week1.yml")
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_what_can_not_be_measured_says_why_and_nothing_is_lost(endpoints: dict[str, Any]) -> None:
+    """vLLM down, a wrong key for llama.cpp; what was finished before stays on the host."""
+    asked = [{**endpoints["vllm"], "url": "http://10.77.0.11:9"}, endpoints["llama.cpp"]]
+    wanted = extra(
+        benchmark_endpoints=asked,
+        benchmark_api_keys={endpoint["key"]: "wrong" for endpoint in asked},
+        benchmark_only=["vllm-c1", "llama-cpp-server-c1"],
+        benchmark_again=True,
+    )
+    run = run_playbook("playbooks/week1.yml", "--limit", "schlimers-server,localhost", *wanted)
+    assert run.code == 0, run.output
+    assert "nothing answers at http://10.77.0.11:9" in rows()["vllm-throughput"]["reason"]
+    assert "401" in run.output
+    assert "wrong" not in rows()["throughput-improvement-7x"]["reason"]
+    again = run_playbook("playbooks/week1.yml", "--limit", "schlimers-server,localhost")
+    assert again.code == 0, again.output
+    assert again.changed["schlimers-server"] == 0, again.output
+    assert int(rows()["vllm-throughput"]["n"]) >= 5
+
+
+def test_a_claim_with_a_wrong_unit_is_refused_before_anything_is_measured() -> None:
+    claim = {
+        "id": "mine", "description": "It is fast", "source": "me", "documented": 5, "unit": "ms",
+        "metric": "decode_tokens_per_second", "better": "higher", "group": "gpu_servers",
+        "measurement": "llama-bench-cpu", "how": "by hand",
+    }  # fmt: skip
+    before = FINDINGS.read_text(encoding="utf-8") if FINDINGS.exists() else ""
+    run = run_playbook("playbooks/week1.yml", *extra(ai_idp_extra_claims=[claim]))
+    assert run.code != 0
+    assert "mine" in run.output
+    assert "tok/s" in run.output
+    assert (FINDINGS.read_text(encoding="utf-8") if FINDINGS.exists() else "") == before
