@@ -25,6 +25,9 @@ PACKAGES = {
     "sysbench_cpu": "sysbench",
     "sysbench_memory": "sysbench",
 }
+# As the module benchmark_measure knows them, which a filter can't import.
+TOOLS = (*sorted(PACKAGES), "llama_bench", "vllm_bench_serve")
+VALID_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 KEYS = (
     *("id", "tool", "parameters", "runs", "warmup_runs", "timeout", "model", "model_path", "model_hash", "build"),
     *("expected_seconds", "requires_gpu", "unavailable", "key", "peer"),
@@ -39,6 +42,7 @@ class Profile:
     disk_mib: int
     requests: int
     prompts_per_slot: int
+    least_prompts: int
     input_tokens: int
     output_tokens: int
     prompt_tokens: int
@@ -52,16 +56,18 @@ class Profile:
     peers: int
 
 
+# The lengths are the same in both: tokens per second depend on them, and so would the verdict.
 PROFILES = {
     "quick": Profile(
         seconds=1,
         disk_mib=256,
         requests=200,
-        prompts_per_slot=4,
-        input_tokens=64,
-        output_tokens=32,
-        prompt_tokens=256,
-        decode_tokens=64,
+        prompts_per_slot=2,
+        least_prompts=4,
+        input_tokens=128,
+        output_tokens=128,
+        prompt_tokens=512,
+        decode_tokens=128,
         depths=(0,),
         concurrency={"vllm": (1, 4), "llama.cpp": (1,)},
         client_warmup_runs=0,
@@ -72,6 +78,7 @@ PROFILES = {
         disk_mib=4096,
         requests=2000,
         prompts_per_slot=16,
+        least_prompts=8,
         input_tokens=128,
         output_tokens=128,
         prompt_tokens=512,
@@ -149,9 +156,10 @@ def _openai(profile: Profile, endpoint: dict[str, Any], given: dict[str, Any]) -
                     "model": model,
                     "tokenizer": endpoint.get("tokenizer") or given["tokenizer"] or folder,
                     "concurrency": concurrency,
-                    "num_prompts": max(8, profile.prompts_per_slot * concurrency),
+                    "num_prompts": max(profile.least_prompts, profile.prompts_per_slot * concurrency),
                     "input_tokens": profile.input_tokens,
                     "output_tokens": profile.output_tokens,
+                    "device": endpoint.get("device"),
                 },
                 "warmup_runs": min(given["warmup_runs"], profile.client_warmup_runs),
                 "model": model,
@@ -212,54 +220,132 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+def _endpoint_items(profile: Profile, endpoints: list[dict[str, Any]], given: dict[str, Any]) -> list[Item]:
+    items = []
+    for endpoint in endpoints:
+        if endpoint.get("kind", "openai") == "openai" and endpoint.get("model"):
+            items += _openai(profile, endpoint, given)
+        elif endpoint.get("kind") == "triton":
+            items += _triton(profile, endpoint)
+    return items
+
+
+def _only(given: dict[str, Any]) -> list[str]:
+    """The names of ``only``, which on a command line is a text: ``-e benchmark_only=vllm-c1,vllm-c4``."""
+    only = given["only"]
+    names = only.split(",") if isinstance(only, str) else only or []
+    return [name for name in (str(name).strip() for name in names) if name]
+
+
+def _possible(given: dict[str, Any]) -> set[str]:
+    """The names that measurements of any host have, where they can be listed."""
+    profile = PROFILES[given["profile"]]
+    endpoints = list(given["endpoints"])
+    # Before week 2 there are none; claims ask for these by name.
+    for name, kind in (("vllm", "openai"), ("llama.cpp", "openai"), ("triton", "triton")):
+        if not any(endpoint["name"] == name for endpoint in endpoints):
+            endpoints.append({"name": name, "kind": kind, "url": "", "model": "a-model"})
+    items = [*_system(profile, "/"), *_endpoint_items(profile, endpoints, given)]
+    others = [item for item in given.get("elsewhere") or [] if isinstance(item, dict)]
+    return {str(item.get("id")) for item in [*items, *others]}
+
+
+# Whose names depend on other hosts' models, on depths and on peers.
+FAMILIES = re.compile(r"(llama-bench-(cpu|gpu)|network-(throughput|latency)|triton-infer)(-[a-z0-9-]+)?")
+
+
+def _refuse_unknown(only: list[str], names: list[str], given: dict[str, Any]) -> None:
+    """A name that is another host's is nothing to do here; one that no host has is a mistake."""
+    possible = _possible(given)
+    unknown = [name for name in only if name not in names and name not in possible and not FAMILIES.fullmatch(name)]
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0], sorted({*names, *possible}), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    if given["profile"] != "full" and unknown[0] in _possible({**given, "profile": "full"}):
+        hint = " The profile full has it: add -e benchmark_profile=full."
+    raise AnsibleFilterError(
+        f"benchmark_only names {unknown[0]}, which is no measurement of any host.{hint} "
+        f"{given['host']} has {', '.join(names)}."
+    )
+
+
+def _check(variable: str, items: Any) -> list[Item]:
+    """The user's own measurements, each of a form that can be measured."""
+    found = []
+    for number, item in enumerate(items, start=1):
+        which = f"Entry {number} of {variable}"
+        if not isinstance(item, dict):
+            raise AnsibleFilterError(f"{which} is {item!r}; each is a mapping with id and tool.")
+        name, tool = item.get("id"), item.get("tool")
+        if not name:
+            raise AnsibleFilterError(f"{which} has no id: give it a name of its own, such as my-endpoint-c1.")
+        if not isinstance(name, str) or not VALID_ID.fullmatch(name):
+            raise AnsibleFilterError(
+                f"{which} has the id {name!r}: it names a file, and may have a-z, 0-9, dots and dashes, beginning with "
+                "a letter or digit."
+            )
+        if tool not in TOOLS:
+            wrong = f"the tool {tool!r}, which is unknown" if tool else "no tool"
+            raise AnsibleFilterError(f"{which} ({name}) has {wrong}: known are {', '.join(TOOLS)}.")
+        unknown = sorted(str(key) for key in set(item) - set(KEYS))
+        if unknown:
+            raise AnsibleFilterError(
+                f"{which} ({name}) has the key {unknown[0]}, which is unknown: known are {', '.join(KEYS)}."
+            )
+        if not isinstance(item.get("parameters") or {}, dict):
+            raise AnsibleFilterError(f"{which} ({name}) has parameters {item['parameters']!r}; they are a mapping.")
+        item = dict(item)
+        for key, least in (("runs", 2), ("warmup_runs", 0), ("timeout", 1), ("expected_seconds", 0)):
+            if item.get(key) is None:
+                item.pop(key, None)
+                continue
+            try:
+                item[key] = (float if key == "expected_seconds" else int)(item[key])
+            except (TypeError, ValueError):
+                raise AnsibleFilterError(f"{which} ({name}) has {key} {item[key]!r}, which is no number.") from None
+            if item[key] < least:
+                why = "; an interval needs at least 2 independent runs" if key == "runs" else ""
+                raise AnsibleFilterError(f"{which} ({name}) has {key} {item[key]}: it is {least} or more{why}.")
+        found.append(item)
+    return found
+
+
 def benchmark_plan(given: dict[str, Any]) -> list[Item]:
     """All measurements of a host, in order, each with a label for the progress.
 
     Args:
         given: the role's variables without its name in front: ``host``, ``profile``, ``runs``, ``warmup_runs``,
             ``timeout``, ``measurements``, ``extra_measurements``, ``only``, ``endpoints``, ``models_dir``, and what the
-            measurements need.
+            measurements need; ``elsewhere`` has other hosts' own measurements, whose names ``only`` may have.
 
     Returns:
         Dictionaries with the options of the module benchmark_measure, plus ``key`` (name of an API key), ``peer`` and
         ``label``.
 
     Raises:
-        AnsibleFilterError: when a measurement is named twice, or one that is asked for is none of them.
+        AnsibleFilterError: when a measurement makes no sense or is named twice, or when no host can have one that is
+            asked for.
     """
     profile = PROFILES[given["profile"]]
-    items = list(given["measurements"])
+    items = _check("benchmark_measurements", given["measurements"])
+    extra = _check("benchmark_extra_measurements", given["extra_measurements"])
     if not items:
         endpoints = [entry for entry in given["endpoints"] if (entry.get("host") or given["host"]) == given["host"]]
         items = _system(profile, given["models_dir"]) + _llama_bench(profile, given)
-        for endpoint in endpoints:
-            if endpoint.get("kind", "openai") == "openai" and endpoint.get("model"):
-                items += _openai(profile, endpoint, given)
-            elif endpoint.get("kind") == "triton":
-                items += _triton(profile, endpoint)
+        items += _endpoint_items(profile, endpoints, given)
         items += _network(profile, given)
-    items = [dict(item) for item in [*items, *given["extra_measurements"]]]
+    items = [dict(item) for item in [*items, *extra]]
     names = [item["id"] for item in items]
     for name in names:
         if names.count(name) > 1:
             raise AnsibleFilterError(
                 f"The measurement {name} is planned twice: give that of benchmark_extra_measurements another id."
             )
-    unknown = [name for name in given["only"] if name not in names]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise AnsibleFilterError(
-            f"benchmark_only names {unknown[0]}, which is no measurement of {given['host']}.{hint} "
-            f"It has {', '.join(names)}."
-        )
-    items = [item for item in items if not given["only"] or item["id"] in given["only"]]
+    only = _only(given)
+    _refuse_unknown(only, names, given)
+    items = [item for item in items if not only or item["id"] in only]
     for number, item in enumerate(items, start=1):
-        wrong = sorted(set(item) - set(KEYS))
-        if wrong:
-            raise AnsibleFilterError(
-                f"The measurement {item['id']} has the key {wrong[0]}, which is unknown. Known are {', '.join(KEYS)}."
-            )
         item["parameters"] = {
             name: value for name, value in (item.get("parameters") or {}).items() if value not in (None, "", [])
         }
@@ -273,6 +359,8 @@ def benchmark_plan(given: dict[str, Any]) -> list[Item]:
 
 def benchmark_plan_text(plan: list[Item]) -> str:
     """The plan as lines for a person."""
+    if not plan:
+        return "Nothing is to be measured on this host."
     total = sum(item["expected_seconds"] for item in plan)
     lines = [
         f"{item['label']} ({item['runs']} runs of {item['tool']} after {item['warmup_runs']} for warming up)"

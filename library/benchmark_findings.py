@@ -12,6 +12,9 @@ description:
   - Runs on the controller, in the project's Python environment.
   - Writes C(week1_findings.csv), C(week1_findings.json) (which the report reads) and C(week1_mlflow.json), and appends
     each finished measurement to C(history.jsonl), once. Files are replaced in one step, and only when they differ.
+  - Findings of another environment that are in O(output_dir) are moved, with their report, to the folder in it that
+    has the environment's name. From there they come back when that environment is measured again. The history is
+    one for all.
   - Measurements of earlier runs in the same environment that this run did not repeat are kept, so that a run of one
     host (C(--limit)) or one measurement loses nothing.
   - Statistics, rules and formulas are in C(module_utils/ai_idp), C(sample_statistics.py), C(verdict.py) and
@@ -30,7 +33,9 @@ options:
     type: path
     required: true
   environment:
-    description: Where this was measured, V(lab) or V(production). Needed with O(state=present).
+    description: >-
+      Where this was measured, V(lab) or V(production). It names a folder too, so it has letters, digits, dots, dashes
+      and underscores. Needed with O(state=present).
     type: str
   claims_file:
     description: The claims. Needed with O(state=present).
@@ -177,6 +182,11 @@ changed_files:
   returned: success
   type: list
   elements: str
+moved:
+  description: What was moved because O(output_dir) held the findings of another environment, one sentence each.
+  returned: when O(state=present)
+  type: list
+  elements: str
 problems:
   description: What is wrong with the claims, one sentence each.
   returned: failure
@@ -185,6 +195,7 @@ problems:
 """
 
 import os
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -203,6 +214,8 @@ CSV = "week1_findings.csv"
 JSON = "week1_findings.json"
 MLFLOW = "week1_mlflow.json"
 HISTORY = "history.jsonl"
+# What belongs to one environment; the findings come last, since by them it is told whether there is something to move.
+ITS_OWN = (CSV, MLFLOW, "week1_report.html", "week1_report.md", JSON)
 
 
 def read(module: AnsibleModule, path: str) -> str:
@@ -230,6 +243,34 @@ def read_findings(module: AnsibleModule, path: str) -> dict[str, Any] | None:
     if content and document is None:
         module.warn(f"{path} holds no findings of this version; nothing is taken over from it.")
     return document
+
+
+def plan_moves(module: AnsibleModule) -> list[tuple[str, str]]:
+    """Which files of another environment make way, and which of this one come back: from where to where."""
+    folder, environment = module.params["output_dir"], module.params["environment"]
+    found = read_findings(module, os.path.join(folder, JSON))
+    there = found["environment"] if found else environment
+    if found and there == environment:
+        return []
+    moves = []
+    for name in (environment, there):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+            module.fail_json(
+                msg=f"environment is {name!r}; it names a folder: letters, digits, dots, dashes and underscores."
+            )
+    if there != environment:
+        moves += [(os.path.join(folder, name), os.path.join(folder, there, name)) for name in ITS_OWN]
+    moves += [(os.path.join(folder, environment, name), os.path.join(folder, name)) for name in ITS_OWN]
+    return [move for move in moves if os.path.isfile(move[0])]
+
+
+def move_files(module: AnsibleModule, moves: list[tuple[str, str]]) -> None:
+    for source, target in moves:
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(source, target)
+        except OSError as error:
+            module.fail_json(msg=f"{source} can't be moved to {target}: {error}. Correct the folder's permissions.")
 
 
 def make(module: AnsibleModule, paths: dict[str, str]) -> tuple[dict[str, Any], str]:
@@ -318,6 +359,9 @@ def main() -> None:
     )
     folder = module.params["output_dir"]
     paths = {name: os.path.join(folder, name) for name in (HISTORY, JSON, MLFLOW, CSV)}
+    # Where each file is now; another path where it is to be moved first.
+    now = dict(paths)
+    moves: list[tuple[str, str]] = []
     result: dict[str, Any] = {}
     wanted: dict[str, str] = {}
     if module.params["state"] == "stale":
@@ -329,19 +373,28 @@ def main() -> None:
         fingerprint = module.params["hardware_fingerprint"]
         result["stale"] = findings.mark_stale(document, module.params["host"], fingerprint, module.params["changes"])
     else:
-        document, wanted[HISTORY] = make(module, paths)
+        moves = plan_moves(module)
+        back = {target: source for source, target in moves}
+        gone = {source for source, _ in moves}
+        # A path that is left and not taken again holds nothing.
+        now = {name: back.get(path, os.devnull if path in gone else path) for name, path in paths.items()}
+        document, wanted[HISTORY] = make(module, now)
+        result["moved"] = [f"{source} to {target}" for source, target in moves]
     # The history first: a measurement that is in the findings is never missing there.
     wanted[JSON] = findings.json_text(document)
     wanted[MLFLOW] = findings.json_text(findings.mlflow_document(document))
     wanted[CSV] = findings.csv_text(document)
-    before = {name: read(module, paths[name]) for name in wanted}
+    before = {name: read(module, now[name]) for name in wanted}
     differ = [name for name, text in wanted.items() if text != before[name]]
     if not module.check_mode:
+        # Not before everything is known to be right.
+        move_files(module, moves)
         for name in differ:
             write(module, paths[name], wanted[name])
     others = "".join(f"{paths[name]} differs\n" for name in differ if name != CSV)
+    others += "".join(f"{source} moves to {target}\n" for source, target in moves)
     module.exit_json(
-        changed=bool(differ),
+        changed=bool(differ or moves),
         counts=findings.counts(document),
         findings=[{name: row[name] for name in findings.COLUMNS} for row in document["findings"]],
         files=[paths[name] for name in wanted],

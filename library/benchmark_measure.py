@@ -10,12 +10,13 @@ description:
   - Calls the tool O(warmup_runs) times for warming up and then O(runs) times, each time as a process of its own, and
     keeps the numbers of each run together with what else the machine did.
   - A finished measurement is the file C(ID.json) in O(results_dir). As long as tool, command, build, model and
-    hardware are the same, it is kept and nothing is measured; see RV(measurement.key).
+    hardware are the same, it is kept and nothing is measured; see RV(measurement.key). One of more runs, requests,
+    seconds or bytes than are asked for is kept too.
   - What can't be measured (a program that is missing) or fails (an endpoint that is down, failed requests, a run that
-    hangs) does not fail the module, so that a play goes on with the others. RV(measurement.status) and
-    RV(measurement.reason) say it, and a result that was finished before stays on the disk.
+    hangs, a folder that can't be written to) does not fail the module, so that a play goes on with the others.
+    RV(measurement.status) and RV(measurement.reason) say it, and a result that was finished before stays on the disk.
   - A run on a busy or throttled machine is measured and named in RV(measurement.flags).
-  - In check mode no load is sent; RV(plan) says what would be.
+  - In check mode no load is sent and nothing is written; RV(plan) says what would be.
 options:
   id:
     description: Name of the measurement, and of its file.
@@ -144,7 +145,7 @@ measurement:
   description:
     - The result. C(status) is V(ok), V(failed), V(skipped) or, in check mode, V(planned); C(reason) says why it is not
       ok; C(runs) has the numbers and conditions of each run; C(flags) says what was wrong with them.
-    - C(key) is a hash of everything that makes two measurements the same one.
+    - C(key) is a hash of everything that makes two measurements the same one, but for how much was measured.
   returned: always
   type: dict
   sample:
@@ -166,7 +167,6 @@ expected_seconds:
   type: float
 """
 
-import os
 import signal
 import sys
 from typing import Any
@@ -243,7 +243,7 @@ def main() -> None:
     wanted.hardware = benchmark_measure.hardware_of(profile)
     wanted.hardware_fingerprint = profile.get("fingerprint") or hardware_profile.fingerprint(profile)
     measurement = benchmark_measure.Measurement(wanted)
-    ready = measurement.prepare(keep_hashes=not module.check_mode)
+    ready = measurement.prepare(touch=not module.check_mode)
     plan = measurement.plan()
     finished = plan["finished"] if ready else None
     if finished:
@@ -263,10 +263,6 @@ def main() -> None:
         module.exit_json(changed=True, measurement={**measurement.result, "status": "planned"}, **result)
     if not ready:
         module.exit_json(changed=False, measurement=measurement.result, **result)
-    try:
-        os.makedirs(wanted.results_dir, exist_ok=True)
-    except OSError as error:
-        module.fail_json(msg=f"results_dir {wanted.results_dir} can't be made: {error.strerror}.")
     answer = measurement.measure()
     module.exit_json(changed=answer["status"] == benchmark_measure.OK, measurement=answer, **result)
 

@@ -11,6 +11,7 @@ import datetime
 import fcntl
 import glob
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from ansible.module_utils.ai_idp.benchmark_errors import CannotMeasure, MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
@@ -36,6 +37,10 @@ from ansible.module_utils.ai_idp.programs import run
 SCHEMA = 1
 OK, FAILED, SKIPPED, PLANNED = "ok", "failed", "skipped", "planned"
 WORK_PREFIX = ".ai-idp-benchmark-"
+# Parameters that say how much is measured, not what: a result of more of it answers the same question better.
+AMOUNTS = ("num_prompts", "seconds", "requests", "size_mib")
+# After Ctrl-C the module on the host may still end the process that it measures.
+LOCK_PATIENCE = 60.0
 BUSY_CPU_SHARE, BUSY_GPU_PERCENT = 0.5, 10.0
 # The load average still holds the run before; what runs now is told by how the CPUs spend a moment in which this
 # program sleeps.
@@ -245,6 +250,8 @@ def probe_endpoint(url: str, key: str | None, path: str | None) -> str | None:
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise MeasurementError(f"{base} does not answer: {reason}") from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise MeasurementError(f"{base} does not answer as a web server does: {error!r}") from None
         try:
             told = json.loads(text)
         except ValueError:
@@ -267,6 +274,8 @@ def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
     try:
         cache = json.loads(read_text(cache_path) or "{}")
     except ValueError:
+        cache = {}
+    if not isinstance(cache, dict):
         cache = {}
     if os.path.isdir(path):
         files = sorted(
@@ -291,7 +300,9 @@ def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
     if not hashes:
         raise CannotMeasure(f"the model {path} is an empty folder")
     if keep and {**cache, **fresh} != cache:
-        write_json(cache_path, {**cache, **fresh})
+        # Without the cache only time is lost.
+        with contextlib.suppress(OSError):
+            write_json(cache_path, {**cache, **fresh})
     if os.path.isdir(path):
         lines = "".join(f"{os.path.relpath(name, path)}\0{digest}\n" for name, digest in sorted(hashes.items()))
         return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
@@ -460,7 +471,18 @@ def now_text() -> str:
 
 def write_json(path: str, value: Any) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    try:
+        write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    except OSError:
+        # On a full disk the half of a file takes the room that the next one needs.
+        with contextlib.suppress(OSError):
+            os.unlink(f"{path}.new")
+        raise
+
+
+def os_error_text(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def read_result(path: str) -> dict[str, Any] | None:
@@ -481,21 +503,39 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
+def _lock(stream: TextIO, name: str, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                stream.seek(0)
+                holder = stream.read(200).strip() or "another one"
+                raise MeasurementError(
+                    f"a measurement runs on this host already: {holder}; run this again when it has ended"
+                ) from None
+            time.sleep(0.2)
+    stream.truncate(0)
+    stream.write(f"{name} (process {os.getpid()})\n")
+    stream.flush()
+
+
 @contextlib.contextmanager
-def only_one(results_dir: str, patience: float = 10.0) -> Iterator[None]:
-    """Two measurements at a time would measure each other. A run that was interrupted may still end its last one."""
-    with open(os.path.join(results_dir, ".lock"), "w", encoding="utf-8") as stream:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise MeasurementError(
-                        "another measurement runs on this host; run this again when it has ended"
-                    ) from None
-                time.sleep(0.2)
+def only_one(results_dir: str, name: str, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+    """Two measurements at a time would measure each other. A run that was interrupted may still end its last one.
+
+    What is written into the lock also shows, before load is sent, that there is room for a result.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(results_dir, exist_ok=True)
+            # Not emptied by opening: it names the one that holds it.
+            stream = stack.enter_context(open(os.path.join(results_dir, ".lock"), "a+", encoding="utf-8"))
+            _lock(stream, name, patience)
+        except OSError as error:
+            raise MeasurementError(f"results can't be kept in {results_dir}: {error.strerror or error}") from None
         yield
 
 
@@ -509,6 +549,8 @@ class Measurement:
         # A container ends its program a little earlier by itself, and says so.
         self.parameters = {"timeout_seconds": max(1, int(0.9 * wanted.timeout)), **wanted.parameters}
         self.flags: list[str] = []
+        # What a server told of itself, where one is measured.
+        self.server: str | None = None
         # Why no installation of anything would help.
         self.hopeless = wanted.unavailable
         if wanted.requires_gpu and not wanted.hardware.get("gpus"):
@@ -545,47 +587,49 @@ class Measurement:
                 text = text.replace(value, "***")
         return text
 
-    def _prepare(self, keep_hashes: bool) -> None:
+    def _prepare(self, touch: bool) -> None:
         """Everything that can be known before load is sent."""
-        wanted = self.wanted
+        wanted, last = self.wanted, read_result(self.path)
         if self.hopeless:
             raise CannotMeasure(self.hopeless)
         self.parameters["command"] = resolve_command(self.tool, self.parameters)
         directory = self.parameters.get("directory")
         if directory:
-            self._prepare_directory(str(directory))
-        if wanted.model_path and not wanted.model_hash:
+            self._prepare_directory(str(directory), touch, last)
+        # It takes minutes for large models, and a plan needs it only to compare it with that of a result.
+        if wanted.model_path and not wanted.model_hash and (touch or last):
             cache = os.path.join(os.path.dirname(wanted.results_dir.rstrip("/")), "model_hashes.json")
-            self.result["model_hash"] = model_hash(wanted.model_path, cache, keep_hashes)
+            self.result["model_hash"] = model_hash(wanted.model_path, cache, touch)
         # The client's build is in the key, the server's is what a finding is about.
         with tempfile.TemporaryDirectory(prefix="ai-idp-benchmark-") as folder:
             client = probe_build(self.tool, self.parameters["command"], folder)
-        server = None
         if self.parameters.get("url"):
             key = next(iter(wanted.secrets.values()), None)
-            server = probe_endpoint(str(self.parameters["url"]), key, self.parameters.get("version_path"))
-        self.result["build"] = wanted.build or server or client
+            self.server = probe_endpoint(str(self.parameters["url"]), key, self.parameters.get("version_path"))
+        self.result["build"] = wanted.build or self.server or client
         argv = self.tool.argv(self.parameters)
         self.result["command"] = argv
         self.result["method"] = (
             f"{wanted.runs} processes after {wanted.warmup_runs} for warming up; in each "
             f"{self.tool.method(self.parameters)}."
         )
+        # Amounts are compared one by one, since more is as good; see _finished.
+        same = {name: 1 for name in AMOUNTS if name in self.parameters}
         self.result["key"] = key_of(
             {
                 "schema": SCHEMA,
                 "tool": wanted.tool,
-                "command": argv,
+                "command": self.tool.argv({**self.parameters, **same}),
                 "files": self.tool.files(self.parameters),
-                "runs": wanted.runs,
-                "warmup_runs": wanted.warmup_runs,
-                "builds": [wanted.build, server, client],
+                "builds": [wanted.build, self.server, client],
+                # Only a server knows where it computes; no command tells.
+                "device": self.parameters.get("device"),
                 "model": [wanted.model, self.result["model_hash"]],
                 "hardware_fingerprint": wanted.hardware_fingerprint,
             }
         )
 
-    def _prepare_directory(self, directory: str) -> None:
+    def _prepare_directory(self, directory: str, touch: bool, last: dict[str, Any] | None) -> None:
         if not os.path.isdir(directory):
             raise CannotMeasure(f"the folder {directory} is not there")
         needed = int(self.parameters.get("size_mib", 1024)) << 20
@@ -596,7 +640,10 @@ class Measurement:
                 f"{directory} has {free >> 20} MiB free, and a file of {needed >> 20} MiB would leave too little"
             )
         if "direct" not in self.parameters:
-            self.parameters["direct"] = reads_direct(directory)
+            # A plan writes nothing to the disk: there it is as it was the last time.
+            self.parameters["direct"] = (
+                reads_direct(directory) if touch else not last or "--direct=0" not in last.get("command", [])
+            )
         if not self.parameters["direct"]:
             self.flags.append(f"cached: the file system of {directory} can't be read past the page cache")
 
@@ -610,33 +657,45 @@ class Measurement:
         return {"finished": last if self._finished(last) else None, "expected_seconds": seconds}
 
     def _finished(self, last: dict[str, Any] | None) -> bool:
-        return bool(last and last.get("key") == self.result["key"] and not self.wanted.again)
+        """Whether it is of the same thing, and of no less than is asked for."""
+        if not last or last.get("key") != self.result["key"] or self.wanted.again:
+            return False
+        had, asked = last.get("parameters") or {}, self.result["parameters"]
+        pairs = [(had.get(name), asked.get(name)) for name in AMOUNTS]
+        pairs += [(len(last.get("runs") or []), self.wanted.runs), (last.get("warmup_runs"), self.wanted.warmup_runs)]
+        # One that is not given is the tool's own.
+        return all(one == other or (one is not None and other is not None and one >= other) for one, other in pairs)
 
-    def prepare(self, keep_hashes: bool = True) -> bool:
-        """False when it can't be measured here; ``result`` then says why."""
+    def prepare(self, touch: bool = True) -> bool:
+        """False when it can't be measured here; ``result`` then says why. Without ``touch`` nothing is written."""
         try:
-            self._prepare(keep_hashes)
+            self._prepare(touch)
         except CannotMeasure as error:
-            return self._give_up(SKIPPED, error)
+            return self._give_up(SKIPPED, str(error))
         except MeasurementError as error:
-            return self._give_up(FAILED, error)
+            return self._give_up(FAILED, str(error))
+        except OSError as error:
+            return self._give_up(FAILED, f"it can't be prepared: {os_error_text(error)}")
         return True
 
-    def _give_up(self, status: str, error: MeasurementError) -> bool:
-        self.result.update(status=status, reason=self._hide(str(error)))
+    def _give_up(self, status: str, reason: str) -> bool:
+        self.result.update(status=status, reason=self._hide(reason), measured_at=None)
         return False
 
     def measure(self) -> dict[str, Any]:
         """All runs; the result has status ok, failed or skipped, and only what is ok is kept on the disk."""
         try:
-            with only_one(self.wanted.results_dir), self._work_dir() as work_dir:
+            with only_one(self.wanted.results_dir, self.wanted.id), self._work_dir() as work_dir:
                 self._runs(work_dir)
             self.result.update(status=OK, reason=None, measured_at=now_text())
             write_json(self.path, self.result)
         except CannotMeasure as error:
-            self._give_up(SKIPPED, error)
+            self._give_up(SKIPPED, str(error))
         except MeasurementError as error:
-            self._give_up(FAILED, error)
+            self._give_up(FAILED, str(error))
+        except OSError as error:
+            # A disk that is full or read-only: for temporary files, or for the result.
+            self._give_up(FAILED, f"a file can't be read or written: {os_error_text(error)}")
         return self.result
 
     @contextlib.contextmanager
@@ -647,7 +706,11 @@ class Measurement:
             yield WORK_DIR
             return
         remove_leftovers(str(directory))
-        with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=str(directory)) as work_dir:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=str(directory))
+        except OSError as error:
+            raise no_room(str(directory), error) from None
+        with folder as work_dir:
             yield work_dir
 
     def _runs(self, work_dir: str) -> None:
@@ -660,7 +723,7 @@ class Measurement:
                 self._adopt(parsed)
 
     def _adopt(self, parsed: Parsed) -> None:
-        self.result["build"] = self.wanted.build or parsed.build or self.result["build"]
+        self.result["build"] = self.wanted.build or self.server or parsed.build or self.result["build"]
         self.result["model"] = self.wanted.model or parsed.model
         self.result["devices"] = parsed.devices
         self.result["subject"] = parsed.subject
@@ -719,9 +782,16 @@ class Measurement:
         return measured, parsed, flags_of(number, conditions, gpus_before)
 
 
+def no_room(directory: str, error: OSError) -> CannotMeasure:
+    return CannotMeasure(f"no file to measure with can be put into {directory}: {error.strerror or error}")
+
+
 def reads_direct(directory: str) -> bool:
     """Whether files there can be read past the page cache."""
-    handle, path = tempfile.mkstemp(prefix=WORK_PREFIX, dir=directory)
+    try:
+        handle, path = tempfile.mkstemp(prefix=WORK_PREFIX, dir=directory)
+    except OSError as error:
+        raise no_room(directory, error) from None
     os.close(handle)
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))

@@ -45,11 +45,11 @@ KEPT_HISTORY = 50
 # Draws of all resamples together, so that a long measurement does not take a minute to judge.
 DRAWS = 2_000_000
 PERCENTILE = re.compile(r"^(?P<what>.+)_p(?P<percent>\d{1,2})_(?P<unit>[a-z]+)$")
-# A card's name goes on with these when it is another card: an RTX 5070 is no RTX 5070 Ti, nor a laptop's.
 # Where a tool runs and what it is called; a history compares what was asked of it across all of them.
 SETTINGS = ("docker_options", "image", "image_program", "model_path", "peer_address", "port", "tokenizer", "url")
 # A card at its power limit is as fast as it is sold; it is shown, but excuses nothing.
 POWER_LIMIT = re.compile(r"throttled:\s*sw_power_cap\b(?!\s*,)", re.IGNORECASE)
+# A card's name goes on with these when it is another card: an RTX 5070 is no RTX 5070 Ti, nor a laptop's.
 VARIANT = r"(?!\w)(?!\s+(?:ti|super|laptop|max-q|d)\b)"
 
 Document = dict[str, Any]
@@ -241,6 +241,15 @@ def other_subject(subject: Document, result: Document) -> str:
     return f"measured something else: {what} {where}; the claim is about {subject_text(subject)}"
 
 
+def used_gpu(result: Document) -> str:
+    """The GPU that it ran on, by what the tool or the endpoint said; empty for a CPU and where nobody said."""
+    if str((result.get("parameters") or {}).get("device") or "").lower() == "gpu":
+        return "the GPU"
+    gpus = [str(gpu) for gpu in (result.get("hardware") or {}).get("gpus") or []]
+    devices = [str(device) for device in result.get("devices") or []]
+    return next((gpu for gpu in gpus if any(named(gpu, device) or named(device, gpu) for device in devices)), "")
+
+
 # --- what arithmetic allows -------------------------------------------------------------------------
 
 
@@ -425,6 +434,10 @@ class Joiner:
         absent = self.absence(claim, host, base, wanted["measurement"])
         if absent or base is None:
             return Measured(missing=f"the baseline is missing ({wanted['name']}): {absent}")
+        # Only a name tells what a baseline is meant to be.
+        gpu = used_gpu(base) if re.search(r"\bCPU\b", wanted["name"]) else ""
+        if gpu:
+            return Measured(missing=f"the baseline is to be {wanted['name']}, but it ran on {gpu}")
         over = measure(result, claim["metric"])
         under = measure(base, wanted.get("metric") or claim["metric"])
         missing = over.missing or (f"the baseline ({wanted['name']}): {under.missing}" if under.missing else "")
@@ -492,9 +505,12 @@ class Joiner:
         return f"arithmetic does not rule it out ({limit.reason}), and nothing was measured"
 
     def memory_bandwidth(self, host: str) -> float | None:
-        """Measured, in bytes per second: the interval's upper end, in favour of the claim."""
+        """Measured at rest, in bytes per second: the interval's upper end, in favour of the claim."""
         result = self.by_place.get((host, "memory-bandwidth"))
         if result is None or result["status"] != OK or self.staleness(host, result):
+            return None
+        # Of a machine that was not at rest it is too low, and a claim would be impossible that is not.
+        if disturbance(flags_of(result)) or invalidity(flags_of(result)):
             return None
         found = measure(result, "memory_bandwidth_gb_per_second")
         best = found.interval.high if found.interval else found.mean

@@ -72,6 +72,9 @@ def figure(value: float) -> str:
     if magnitude >= 1000:
         return f"{value:,.0f}"
     text = f"{value:.3g}"
+    if "e" in text and magnitude > 1:
+        # Three digits of 999.6 are 1e+03.
+        return f"{value:,.0f}"
     return f"{value:.2e}" if 0 < magnitude < 0.001 else text
 
 

@@ -73,7 +73,10 @@ def run(
         list[str] | None,
         typer.Option("-e", "--extra-vars", metavar="KEY=VALUE", help="Set a variable, or @FILE for many."),
     ] = None,
-    limit: Annotated[str | None, typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts.")] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts, and the controller."),
+    ] = None,
 ) -> None:
     """Run a playbook, with its progress by host and task."""
     from ai_idp.progress import make_console

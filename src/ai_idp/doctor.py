@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ai_idp.endpoints import Endpoint, EndpointsMissing, Secrets, load_endpoints
+from ai_idp.endpoints import Endpoint, EndpointsMissing, Secrets, ca_path, load_endpoints
 from ai_idp.errors import FrontError
 from ai_idp.progress import STYLES, duration
 from ai_idp.project import Host, Project
@@ -111,7 +112,10 @@ async def examine_hosts(inventory: Path, hosts: list[Host], timeout_s: float = C
         head.append(Check(name="inventory", host="controller", status="unknown", detail=detail))
     timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
     # These are addresses of the local network: a proxy that is set for the internet is not asked.
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+    trusted = ssl.create_default_context()
+    if ca_path(inventory).exists():
+        trusted.load_verify_locations(ca_path(inventory))
+    async with httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted) as client:
         secrets = Secrets(inventory)
         rows: list[Awaitable[list[Check]]] = [_one_after_another([_ssh(host)], timeout_s) for host in hosts]
         for endpoint in endpoints:

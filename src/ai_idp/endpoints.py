@@ -67,6 +67,11 @@ def endpoints_path(inventory: Path) -> Path:
     return inventory / "state" / "endpoints.json"
 
 
+def ca_path(inventory: Path) -> Path:
+    """Where week 3 puts the certificate of the CA that signs the gateway's."""
+    return inventory / "state" / "ca.crt"
+
+
 def load_endpoints(inventory: Path) -> EndpointsFile:
     """The endpoints of an inventory. EndpointsMissing without the file, FrontError if it makes no sense."""
     path = endpoints_path(inventory)

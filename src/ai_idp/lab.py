@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ai_idp.doctor import CheckFailed, ssh_banner
-from ai_idp.endpoints import Secrets, load_endpoints
+from ai_idp.endpoints import Secrets, ca_path, load_endpoints
 from ai_idp.errors import FrontError
 from ai_idp.progress import STYLES, duration
 from ai_idp.project import Host, Project
@@ -142,16 +142,18 @@ def show_containers(console: Console, found: list[Container]) -> None:
 def exports(project: Project) -> list[str]:
     """Lines for a shell's `eval` that point any OpenAI client at the lab. FrontError if nothing serves there.
 
-    Until the gateway is there the address is vLLM's own; plain HTTP needs no CA file.
+    Until the gateway is there (week 3) the address is vLLM's own; plain HTTP needs no CA file.
     """
     inventory = project.inventory(INVENTORY)
     known = load_endpoints(inventory).endpoints
     speaking = [endpoint for endpoint in known if endpoint.kind == "openai"]
-    chosen = next((endpoint for endpoint in speaking if endpoint.name == "vllm"), None) or next(iter(speaking), None)
+    by_name = {endpoint.name: endpoint for endpoint in reversed(speaking)}
+    chosen = by_name.get("gateway") or by_name.get("vllm") or next(iter(speaking), None)
     if chosen is None:
         raise FrontError("no endpoint of the lab speaks OpenAI's protocol: run `ai-idp lab up`")
     key = Secrets(inventory).get(chosen.key) if chosen.key else ""
     return [
         f"export AI_IDP_BASE_URL={shlex.quote(chosen.at('/v1'))}",
         f"export AI_IDP_API_KEY={shlex.quote(key)}",
+        *([f"export AI_IDP_CA_FILE={shlex.quote(str(ca_path(inventory)))}"] if chosen.url.startswith("https:") else []),
     ]

@@ -86,6 +86,9 @@ def run_playbook(
     view = make_view(console, title)
     state = RunState(view=view, shown_path=project.shown)
     stop, ticker = _Stop(state), _Ticker(state)
+    if limit:
+        # What a week does on the controller belongs to it, whichever hosts are meant.
+        limit = f"{limit},localhost"
     runner = _prepare(project, program, path, source, arguments, limit, state, stop, ticker)
     console.print(f"{title}: starting Ansible", style="dim", highlight=False, markup=False)
     with stop.signals():

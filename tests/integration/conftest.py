@@ -78,8 +78,19 @@ def client(endpoints: dict[str, dict[str, Any]], secrets: dict[str, str]) -> Ope
 @pytest.fixture(scope="session")
 def gpu_server() -> testinfra.host.Host:
     """The GPU server of the lab, over SSH as root."""
+    return lab_host("10.77.0.11")
+
+
+@pytest.fixture(scope="session")
+def gateway() -> testinfra.host.Host:
+    """The gateway of the lab, over SSH as root."""
+    return lab_host("10.77.0.12")
+
+
+def lab_host(address: str) -> testinfra.host.Host:
+    """A host of the lab, over SSH as root."""
     return testinfra.get_host(
-        "ssh://ubuntu@10.77.0.11",
+        f"ssh://ubuntu@{address}",
         ssh_identity_file=str(INVENTORY / "state" / "id_ed25519"),
         ssh_extra_args=f"-o UserKnownHostsFile={INVENTORY / 'state' / 'known_hosts'}",
         sudo=True,

@@ -101,6 +101,40 @@ def test_findings_are_written_kept_and_made_stale(tmp_path: Path, wanted: dict[s
     assert len((folder / "history.jsonl").read_text().splitlines()) == 2
 
 
+def test_findings_of_another_environment_are_kept_beside(tmp_path: Path, wanted: dict[str, Any]) -> None:
+    folder = tmp_path / "benchmarks"
+    measured = result(environment="lab", model="tiny-llama", measured_at="2026-11-24T00:00:00Z")
+    lab = {**wanted, "environment": "lab", "results": [measured]}
+    module_run(wanted)
+    (folder / "week1_report.html").write_text("of production")
+    production = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "history.jsonl"}
+
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    predicted = module_run(lab, check=True)
+    assert (predicted["changed"], len(predicted["moved"])) == (True, 4)
+    assert "moves to" in predicted["diff"]["after"]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    # The claims are looked at first, with no hosts, and nothing moves for that.
+    assert module_run({**lab, "hosts": [], "results": []}, check=True)["changed"] is True
+    assert module_run(lab)["changed"] is True
+    assert {path.name: path.read_bytes() for path in (folder / "production").iterdir()} == production
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "production"])
+    assert rows(folder)["vllm-throughput"]["environment"] == "lab"
+    assert module_run(lab)["changed"] is False
+
+    # Back in production nothing is measured, and everything is as it was.
+    again = {**wanted, "results": []}
+    assert (module_run(again, check=True)["counts"]["within_expected"], (folder / "lab").exists()) == (1, False)
+    back = module_run(again)
+    assert (back["changed"], back["changed_files"]) == (True, [])
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in production} == production
+    assert sorted(path.name for path in (folder / "lab").iterdir()) == sorted(set(FILES) - {"history.jsonl"})
+    assert module_run(again)["changed"] is False
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 2
+    assert "it names a folder" in module_run({**wanted, "environment": "../x"})["msg"]
+
+
 def test_nothing_is_stale_where_nothing_was_found(tmp_path: Path) -> None:
     stale = {"state": "stale", "output_dir": str(tmp_path), "host": "gpu", "hardware_fingerprint": OLD}
     found = module_run(stale)

@@ -1,11 +1,13 @@
 """benchmark_measure: runs, faults and what is kept, with small scripts in place of the tools; and the role's plan."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +19,10 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.ai_idp import benchmark_measure as engine
 from ansible.module_utils.testing import patch_module_args
-from benchmark import PROFILES, benchmark_packages, benchmark_plan, benchmark_plan_text
+from benchmark import PROFILES, TOOLS, benchmark_packages, benchmark_plan, benchmark_plan_text
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDER = tempfile.TemporaryDirectory
 PROFILE = {
     "fingerprint": "1f0c3a5e7b9d2468",
     "cpu": {"model": "AMD Ryzen 9 9900X"},
@@ -158,16 +161,49 @@ def test_a_finished_measurement_is_kept(lab: Lab) -> None:
         lambda lab: lab.write(version="11435"),
         lambda lab: lab.model.write_bytes(b"GGUF and other weights") and None,
         lambda lab: {"hardware_profile": {**PROFILE, "fingerprint": "another"}},
-        lambda lab: {"runs": 3},
         lambda lab: {"parameters": {**lab.arguments()["parameters"], "depth": 2048}},
     ],
-    ids=["build", "model", "hardware", "runs", "parameters"],
+    ids=["build", "model", "hardware", "parameters"],
 )
 def test_what_has_changed_is_measured_anew(lab: Lab, change: Callable[[Lab], dict[str, Any] | None]) -> None:
     first = lab.run()["measurement"]
     answer = lab.run(**(change(lab) or {}))
     assert answer["changed"] is True
     assert answer["measurement"]["key"] != first["key"]
+
+
+def test_more_of_the_same_is_kept_and_less_is_not(lab: Lab) -> None:
+    def asked(**more: Any) -> dict[str, Any]:
+        return lab.run(**{"runs": 3, "parameters": {**lab.arguments()["parameters"], "num_prompts": 16}, **more})
+
+    first = asked()["measurement"]
+    less = {**lab.arguments()["parameters"], "num_prompts": 8}
+    for kept in (asked(), asked(parameters=less), asked(runs=2), asked(warmup_runs=0)):
+        assert (kept["kept"], kept["measurement"]) == (True, first)
+    for more in ({"runs": 4}, {"warmup_runs": 2}, {"parameters": {**less, "num_prompts": 17}}):
+        assert asked(**more)["changed"] is True
+    # One whose amount is not known is no substitute, nor is another device.
+    assert asked(parameters=lab.arguments()["parameters"])["changed"] is True
+    assert lab.run(runs=3, parameters={**lab.arguments()["parameters"], "device": "gpu"})["changed"] is True
+
+
+def test_check_mode_hashes_and_probes_nothing_in_vain(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def remember(path: str, *_: Any) -> str:
+        hashed.append(path)
+        return "sha256:0"
+
+    monkeypatch.setattr(engine, "model_hash", remember)
+    assert lab.run(check=True)["changed"] is True
+    assert hashed == []
+    lab.run()
+    assert lab.run(check=True)["changed"] is False
+    assert len(hashed) == 2
+    monkeypatch.setattr(engine, "reads_direct", lambda directory: pytest.fail("a file was written"))
+    parameters = {"command": [str(lab.program)], "directory": str(lab.folder), "size_mib": 1}
+    answer = lab.run(check=True, id="disk", tool="fio_read", parameters=parameters, model_path=None)
+    assert answer["measurement"]["status"] == "planned"
 
 
 def test_check_mode_sends_no_load_and_writes_nothing(lab: Lab) -> None:
@@ -222,12 +258,15 @@ def _commands() -> Iterator[str]:
 
 def test_two_at_a_time_would_measure_each_other(lab: Lab) -> None:
     lab.run()
+    said = rf"runs on this host already: vllm-c1 \(process {os.getpid()}\); run this again"
     with (
-        engine.only_one(str(lab.results)),
-        pytest.raises(engine.MeasurementError, match="another measurement runs"),
-        engine.only_one(str(lab.results), patience=0.0),
+        engine.only_one(str(lab.results), "vllm-c1"),
+        pytest.raises(engine.MeasurementError, match=said),
+        engine.only_one(str(lab.results), "vllm-c4", patience=0.0),
     ):
         pass
+    with engine.only_one(str(lab.results), "vllm-c4"):
+        assert (lab.results / ".lock").read_text() == f"vllm-c4 (process {os.getpid()})\n"
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
@@ -300,6 +339,59 @@ def test_a_missing_gpu_or_peer_is_skipped(lab: Lab) -> None:
     answer = lab.run(requires_gpu=True, hardware_profile=GPU_PROFILE)
     assert "without a backend for GPUs" in answer["measurement"]["reason"]
     assert lab.count == 1
+
+
+def test_a_server_s_build_is_that_of_the_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "probe_endpoint", lambda *_: "triton 2.60.0")
+    parameters = {**lab.arguments()["parameters"], "url": "http://h"}
+    assert lab.run(parameters=parameters)["measurement"]["build"] == "triton 2.60.0"
+    assert lab.run(parameters=parameters, build="mine", again=True)["measurement"]["build"] == "mine"
+
+
+def no_space(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device", "/some/where")
+
+
+def test_a_folder_that_can_not_be_written_to_is_a_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file where the folder should be, which not even root writes to.
+    lab.results.parent.write_text("")
+    answer = lab.run()
+    assert (answer["changed"], answer["measurement"]["status"]) == (False, "failed")
+    assert answer["measurement"]["reason"] == f"results can't be kept in {lab.results}: Not a directory"
+    # The same for the folder of the hashes: without them only time is lost.
+    assert answer["measurement"]["model_hash"]
+    lab.results.parent.unlink()
+    assert lab.count == 0
+    monkeypatch.setattr(engine, "write_json", no_space)
+    answer = lab.run()
+    assert (answer["changed"], answer["measurement"]["status"], answer["measurement"]["measured_at"]) == (
+        False, "failed", None,
+    )  # fmt: skip
+    assert answer["measurement"]["reason"].endswith("/some/where: No space left on device")
+
+
+def test_a_disk_that_can_not_be_written_to_is_skipped(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"command": [str(lab.program)], "directory": str(lab.folder), "size_mib": 1}
+    said = f"no file to measure with can be put into {lab.folder}: No space left on device"
+
+    def full_there(**where: Any) -> Any:
+        return no_space() if where.get("dir") else FOLDER(**where)
+
+    for name in ("mkstemp", "TemporaryDirectory"):
+        with monkeypatch.context() as patch:
+            if name == "TemporaryDirectory":
+                patch.setattr(engine, "probe_build", lambda *_: None)
+                patch.setattr(tempfile, name, full_there)
+            else:
+                patch.setattr(tempfile, name, no_space)
+            answer = lab.run(tool="fio_read", parameters=parameters, model_path=None)
+            assert (answer["measurement"]["status"], answer["measurement"]["reason"]) == ("skipped", said)
+    # Where not even a folder for temporary files is left.
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryDirectory", no_space)
+        answer = lab.run()
+    assert answer["measurement"]["status"] == "failed"
+    assert answer["measurement"]["reason"] == "it can't be prepared: /some/where: No space left on device"
 
 
 def test_an_endpoint_that_is_down_fails_before_load_is_sent(lab: Lab) -> None:
@@ -523,6 +615,39 @@ def test_only_some_are_measured_and_only_their_packages_installed() -> None:
     assert benchmark_packages(benchmark_plan(given(only=["llama-bench-cpu"])), ["fio", "sysbench"]) == []
 
 
+def names(**more: Any) -> list[str]:
+    return [item["id"] for item in benchmark_plan(given(**more))]
+
+
+def test_names_may_be_a_text_and_those_of_other_hosts_are_nothing_to_do() -> None:
+    assert names(only="vllm-c1, vllm-c4,") == ["vllm-c1", "vllm-c4"]
+    assert names(only="") == names()
+    others = ["llama-bench-gpu-d2048", "llama-bench-cpu-other", "network-latency-x", "triton-infer-x", "mine"]
+    for name in others:
+        assert names(only=[name, "cpu-events"], elsewhere=[{"id": "mine"}, "broken"]) == ["cpu-events"]
+    # The gateway has neither models nor endpoints, and before week 2 nobody has any.
+    bare = {"endpoints": [], "models_dir": "", "llama_models": []}
+    wanted = "model-store-read,vllm-c1,llama-cpp-server-c1,triton-infer"
+    plan = benchmark_plan(given(only=wanted, **bare))
+    assert (plan, benchmark_plan_text(plan)) == ([], "Nothing is to be measured on this host.")
+
+
+def test_both_profiles_ask_the_same() -> None:
+    amounts = {"num_prompts", "seconds", "requests", "size_mib"}
+    quick, full = ({item["id"]: item for item in benchmark_plan(given(profile=name))} for name in ("quick", "full"))
+    assert set(quick) <= set(full)
+    for name, item in quick.items():
+        asked, more = item["parameters"], full[name]["parameters"]
+        assert {key for key in asked if asked[key] != more[key]} <= amounts
+        assert all(asked[key] <= more[key] for key in amounts & set(asked))
+        assert (item["runs"], item["warmup_runs"] <= full[name]["warmup_runs"]) == (full[name]["runs"], True)
+    assert quick["vllm-c1"]["parameters"]["num_prompts"] == 4
+
+
+def test_the_plan_knows_the_tools_of_the_module() -> None:
+    assert sorted(TOOLS) == sorted(engine.TOOLS)
+
+
 def test_measurements_of_ones_own_replace_or_join() -> None:
     own = {"id": "mine", "tool": "sysbench_cpu", "runs": 7}
     assert [item["id"] for item in benchmark_plan(given(measurements=[own]))] == ["mine"]
@@ -532,7 +657,18 @@ def test_measurements_of_ones_own_replace_or_join() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"only": ["vllm-c2"]}, r"benchmark_only names vllm-c2.*Did you mean vllm-c"),
+        ({"only": ["vllm-c2"]}, r"benchmark_only names vllm-c2, which is no .* any host\. Did you mean vllm-c"),
+        ({"only": ["vllm-c8"]}, r"vllm-c8.*add -e benchmark_profile=full"),
+        ({"only": "cpu-events,memory-bandwith"}, r"memory-bandwith.*Did you mean memory-bandwidth"),
+        ({"extra_measurements": ["vllm-c1"]}, "Entry 1 of benchmark_extra_measurements is 'vllm-c1'; each is a map"),
+        ({"extra_measurements": [{"tool": "sysbench_cpu"}]}, "Entry 1 of benchmark_extra_measurements has no id"),
+        ({"measurements": [{"id": "x"}]}, r"Entry 1 of benchmark_measurements \(x\) has no tool: known are"),
+        ({"measurements": [{"id": "x", "tool": "abc"}]}, "the tool 'abc', which is unknown: known are apache_bench"),
+        ({"measurements": [{"id": "A b", "tool": "iperf3"}]}, "has the id 'A b': it names a file"),
+        ({"measurements": [{"id": 5, "tool": "iperf3"}]}, "has the id 5: it names a file"),
+        ({"measurements": [{"id": "x", "tool": "iperf3", "runs": 1}]}, "has runs 1: it is 2 or more; an interval"),
+        ({"measurements": [{"id": "x", "tool": "iperf3", "runs": "many"}]}, "has runs 'many', which is no number"),
+        ({"measurements": [{"id": "x", "tool": "iperf3", "parameters": []}, 5]}, "Entry 2 of benchmark_measurements"),
         ({"extra_measurements": [{"id": "vllm-c1", "tool": "sysbench_cpu"}]}, "planned twice"),
         ({"measurements": [{"id": "x", "tool": "sysbench_cpu", "rums": 3}]}, "has the key rums, which is unknown"),
     ],

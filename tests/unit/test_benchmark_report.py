@@ -461,3 +461,12 @@ def test_odd_figures_are_drawn(documented: Span, measured: Measured | None) -> N
     assert svg.startswith("<svg")
     assert "nan" not in svg
     assert ("log scale" in svg) == (documented.low == 0.4 or documented.high == 1e-9)
+
+
+def test_flags_that_differ_in_their_run_are_one() -> None:
+    busy = [f"busy: load {load} on 2 CPUs before run {run}" for run, load in ((1, 1.1), (2, 1.8), (4, 1.5))]
+    assert report.gathered([*busy, "cached: the disk", "throttled: heat on GPU 0 during run 3"]) == [
+        "cached: the disk",
+        "busy: load 1.1 to 1.8 on 2 CPUs before runs 1, 2, 4",
+        "throttled: heat on GPU 0 during run 3",
+    ]

@@ -248,6 +248,11 @@ def test_the_improvement_names_its_baseline() -> None:
         ([result(), result("llama-cpp-server-c1", SLOW, hardware_fingerprint="a")], "are of different hardware"),
         ([result(), result("llama-cpp-server-c1", SLOW, flags=["busy: x"])], "makes the ratio look better than it is"),
         ([result(), result("llama-cpp-server-c1", [21.0])], "no interval"),
+        (
+            [result(), result("llama-cpp-server-c1", SLOW, devices=["NVIDIA GeForce RTX 5070 Ti"])],
+            "the baseline is to be llama.cpp on the CPU of the same host, but it ran on NVIDIA GeForce RTX 5070 Ti",
+        ),
+        ([result(), result("llama-cpp-server-c1", SLOW, parameters={"device": "gpu"})], "but it ran on the GPU"),
         ([result(), result("llama-cpp-server-c1", metric="x_ms")], "the baseline (llama.cpp on the CPU of the same"),
     ],
 )
@@ -333,6 +338,13 @@ def test_measured_memory_bandwidth_takes_the_place_of_the_data_sheet() -> None:
     sheet = row(made(derived=[derived(fit(CARD_16))]), "llama-3.3-70b-hybrid")["limit"]["value"]
     found = row(made(measured, derived=[derived(fit(CARD_16))]), "llama-3.3-70b-hybrid")["limit"]["value"]
     assert found == pytest.approx(sheet * 60.7 / 89.6, rel=0.03)
+
+
+@pytest.mark.parametrize("flag", ["busy: x", "throttled: thermal", "invalid: x"])
+def test_memory_bandwidth_of_a_machine_that_was_not_at_rest_limits_nothing(flag: str) -> None:
+    measured = result("memory-bandwidth", [6.0, 6.1, 6.2], "memory_bandwidth_gb_per_second", flags=[flag])
+    sheet = row(made(derived=[derived(fit(CARD_16))]), "llama-3.3-70b-hybrid")["limit"]
+    assert row(made(measured, derived=[derived(fit(CARD_16))]), "llama-3.3-70b-hybrid")["limit"] == sheet
 
 
 def test_what_was_not_derived_says_why() -> None:

@@ -210,8 +210,8 @@ def test_every_case_has_one_of_the_verdicts() -> None:
 
 
 def test_figures_are_short() -> None:
-    assert [verdict.figure(value) for value in (48.0, 187.5, 0.4, 3074.2, 0.00012, 0)] == [
-        "48", "188", "0.4", "3,074", "1.20e-04", "0",
+    assert [verdict.figure(value) for value in (48.0, 187.5, 0.4, 3074.2, 0.00012, 0, 999.4, 999.6)] == [
+        "48", "188", "0.4", "3,074", "1.20e-04", "0", "999", "1,000",
     ]  # fmt: skip
     assert [verdict.range_text(*ends) for ends in ((140, 170), (22, 22), (0.4, 0.4), (None, None))] == [
         "140\u2013170", "22", "0.4", "",

@@ -197,6 +197,31 @@ _METRIC_WORDS = {
 }
 
 
+RUN_FLAG = re.compile(r"(?P<what>.*) (?P<when>before|during|in) run (?P<run>\d+)")
+
+
+def gathered(flags: list[str]) -> list[str]:
+    """Flags that differ in their run and in a number only as one: ``busy: load 1.1 to 1.8 ... before runs 1, 2, 4``."""
+    groups: dict[str, list[re.Match[str]]] = {}
+    found: list[str] = []
+    for flag in dict.fromkeys(flags):
+        match = RUN_FLAG.fullmatch(flag)
+        if match is None:
+            found.append(flag)
+            continue
+        groups.setdefault(re.sub(r"[\d.]+", "#", f"{match['what']} {match['when']}"), []).append(match)
+    for matches in groups.values():
+        if len(matches) == 1:
+            found.append(matches[0].group())
+            continue
+        numbers = zip(*(re.findall(r"[\d.]+", match["what"]) for match in matches), strict=True)
+        ranges = [sorted(set(column), key=float) for column in numbers]
+        texts = iter([column[0] if len(column) == 1 else f"{column[0]} to {column[-1]}" for column in ranges])
+        what = re.sub(r"[\d.]+", lambda _, texts=texts: next(texts), matches[0]["what"])
+        found.append(f"{what} {matches[0]['when']} runs {', '.join(match['run'] for match in matches)}")
+    return found
+
+
 def metric_unit(metric: str) -> str:
     """The unit that a metric's name ends with."""
     return next((unit for ending, unit in _METRIC_UNITS if metric.endswith(ending)), "")
@@ -380,7 +405,7 @@ def _entry(claim_anchor: str, finding: Finding, measurement: Measurement | None)
         strip=strip,
         facts=[(name, text) for name, text in facts if text],
         conditions=conditions,
-        flags=list(dict.fromkeys(finding.flags)),
+        flags=gathered(finding.flags),
         comparison=_comparison(finding),
     )
 
