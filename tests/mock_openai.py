@@ -172,14 +172,17 @@ def stats(url: str) -> dict[str, float]:
     return told
 
 
+def exact_loop() -> asyncio.SelectorEventLoop:
+    """An event loop that waits in microseconds, as select does; epoll waits in whole milliseconds."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 def main() -> None:
     """Read the behaviour from the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in fields(Behaviour):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
-    # epoll waits in whole milliseconds; select waits in microseconds.
-    loop_factory = lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())  # noqa: E731
-    asyncio.run(serve(Behaviour(**vars(parser.parse_args()))), loop_factory=loop_factory)
+    asyncio.run(serve(Behaviour(**vars(parser.parse_args()))), loop_factory=exact_loop)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,11 @@ from typing import Any, TextIO
 
 from ansible.module_utils.ai_idp.benchmark_errors import CannotMeasure, MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
-from ansible.module_utils.ai_idp.benchmark_tools import OUTPUT_DIR, SEED, TOOLS, WORK_DIR, Parameters, Tool, shorten
+from ansible.module_utils.ai_idp.benchmark_tools import OUTPUT_DIR, SEED, TOOLS, WORK_DIR, Parameters, Tool
 from ansible.module_utils.ai_idp.files import hash_file, write_atomically
 from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
 from ansible.module_utils.ai_idp.gpu_nvml import THROTTLE_REASONS
+from ansible.module_utils.ai_idp.messages import shorten
 from ansible.module_utils.ai_idp.programs import run
 
 SCHEMA = 1

@@ -20,6 +20,7 @@ from ansible.module_utils.ai_idp import load_client
 from ansible.module_utils.ai_idp.benchmark_errors import MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
 from ansible.module_utils.ai_idp.gpu_common import read_line
+from ansible.module_utils.ai_idp.messages import shorten
 
 MIB = 1 << 20
 OUTPUT_DIR, WORK_DIR, SEED = "{output_dir}", "{work_dir}", "{seed}"
@@ -70,22 +71,17 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
-def shorten(text: str, length: int = 120) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= length else words[: length - 3] + "..."
-
-
 def read_json(tool: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise MeasurementError(f"{tool} printed no JSON but: {shorten(text) or 'nothing'}") from None
+        raise MeasurementError(f"{tool} printed no JSON but: {shorten(text, 120) or 'nothing'}") from None
 
 
 def find_number(tool: str, pattern: str, text: str, what: str) -> float:
     match = re.search(pattern, text, re.MULTILINE)
     if not match:
-        raise MeasurementError(f"{tool} did not say {what}; it printed: {shorten(text) or 'nothing'}")
+        raise MeasurementError(f"{tool} did not say {what}; it printed: {shorten(text, 120) or 'nothing'}")
     return float(match.group(1))
 
 
@@ -319,7 +315,7 @@ def parse_sockperf(stdout: str, output_dir: str) -> Parsed:
         r"dropped messages = (\d+); # duplicated messages = (\d+); # out-of-order messages = (\d+)", text
     )
     if not counts:
-        raise MeasurementError(f"sockperf gave no statistics; it printed: {shorten(text) or 'nothing'}")
+        raise MeasurementError(f"sockperf gave no statistics; it printed: {shorten(text, 120) or 'nothing'}")
     if any(int(count) for count in counts.groups()):
         raise MeasurementError(f"sockperf lost, doubled or reordered messages: {counts.group(0)}")
     metrics = {}

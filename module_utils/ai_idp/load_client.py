@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible.module_utils.ai_idp.benchmark_errors import MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
+from ansible.module_utils.ai_idp.messages import shorten
 
 RESULT = "load_client.json"
 # The last line of a traceback, what argparse says, and what Docker says.
@@ -106,7 +107,7 @@ def explain(stdout: str) -> str:
     if any(line.startswith("timeout: sending signal") for line in lines):
         return "it was still waiting for answers when its time was over: the server hangs or is too slow"
     errors = [line for line in lines if _ERROR.match(line)]
-    return _shorten(errors[-1]) if errors else ""
+    return shorten(errors[-1], 200) if errors else ""
 
 
 def parse(stdout: str, output_dir: str) -> Parsed:
@@ -137,7 +138,7 @@ def parse(stdout: str, output_dir: str) -> Parsed:
         model = str(result["model_id"])
         input_tokens = sum(result["input_lens"]) / requests
     except FileNotFoundError:
-        reason = explain(stdout) or f"its last words: {_shorten((stdout.strip().splitlines() or ['none'])[-1])}"
+        reason = explain(stdout) or f"its last words: {shorten((stdout.strip().splitlines() or ['none'])[-1], 200)}"
         raise MeasurementError(f"the load client left no result: {reason}") from None
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise MeasurementError(f"the load client left a result of another form: {error!r}") from None
@@ -161,7 +162,7 @@ def _first_error(result: dict[str, Any]) -> str:
         advice = " (nothing listens there: is the service up?)"
     elif last_line == "Not Found":
         advice = " (no such model or path)"
-    return f"; the first one: {_shorten(last_line)}{advice}"
+    return f"; the first one: {shorten(last_line, 200)}{advice}"
 
 
 def _refuse_other_lengths(lengths: list[int], asked: int) -> None:
@@ -182,8 +183,3 @@ def _refuse_slow_arrivals(result: dict[str, Any]) -> None:
             f"the endpoint answers {reached:.0f} requests a second and only {rate:.0f} arrive: "
             "ask for more output tokens"
         )
-
-
-def _shorten(text: str, length: int = 200) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= length else words[: length - 3] + "..."

@@ -24,3 +24,9 @@ def display_url(url: str) -> str:
     """The URL without user, password and query: those may be secrets (signed links)."""
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def shorten(text: str, length: int) -> str:
+    """The text on one line, of at most ``length`` characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= length else words[: length - 3] + "..."
