@@ -11,7 +11,7 @@ ALL ?=
 export LAB_INSTALL ?= 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup lab lab-down test test-unit test-lint test-roles test-lab docs clean
+.PHONY: help setup lab lab-down test test-unit test-lint test-roles test-lab dashboards docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test-lab: setup ## The whole platform in the lab, asked by real clients
 	@echo "test-lab: the platform in the lab"
 	@ai-idp lab up
 	@pytest tests/integration
+
+dashboards: setup ## Write Grafana's dashboards from their description
+	@PYTHONPATH=tools python -m dashboards
 
 docs: setup ## Write the roles' READMEs from their argument specs
 	@python tools/role_readmes.py

@@ -81,6 +81,12 @@ def gpu_server() -> testinfra.host.Host:
     return lab_host("10.77.0.11")
 
 
+@pytest.fixture(scope="session")
+def gateway() -> testinfra.host.Host:
+    """The gateway of the lab, over SSH as root."""
+    return lab_host("10.77.0.12")
+
+
 def lab_host(address: str) -> testinfra.host.Host:
     """A host of the lab, over SSH as root."""
     return testinfra.get_host(

@@ -1,0 +1,259 @@
+"""Filters of the role nginx_gateway: routes and clients in, what its templates print out."""
+
+import re
+from typing import Any
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+KEY = re.compile(r"[A-Za-z0-9._~+/=-]{20,256}")
+PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\*))+/?|/")
+HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:]+")
+SEGMENT = "[A-Za-z0-9._-]+"
+"""What ``*`` in a path stands for. Nothing in it has to be escaped again on its way to the upstream."""
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _allowed(route: dict[str, Any], engines: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """List the paths that a route lets through; its own list counts more than that of its engine."""
+    own: list[dict[str, Any]] = route.get("allowed") or []
+    return own or engines.get(route.get("engine", ""), [])
+
+
+def gateway_routes(
+    routes: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]], body_megabytes: int
+) -> list[dict[str, Any]]:
+    """Work out what nginx needs to know of each route. Routes without an upstream are left out.
+
+    Args:
+        routes: variable ``nginx_gateway_routes``.
+        engines: paths that are let through, by engine.
+        body_megabytes: limit for a request's body where a route has none of its own.
+
+    Returns:
+        For each route its ``name``, ``type``, ``servers``, ``auth``, ``body_megabytes`` and, for an API, its
+        ``locations``: ``match`` (how nginx matches it), ``methods``, ``target`` (path at the upstream) or, where it
+        has variable parts, ``rewrite``.
+    """
+    found = []
+    for route in routes:
+        if not route.get("upstreams"):
+            continue
+        ui = route.get("type", "api") == "ui"
+        entry = {
+            "name": route["name"],
+            "type": "ui" if ui else "api",
+            "servers": [f"{_host(server['address'])}:{server['port']}" for server in route["upstreams"]],
+            "auth": route.get("auth") or ("none" if ui else "client_key"),
+            "upstream_key": bool(route.get("upstream_key")),
+            "body_megabytes": route.get("max_body_megabytes") or body_megabytes,
+            "path": route["path"],
+            "strip": bool(route.get("strip_path")),
+        }
+        if not ui:
+            prefix = route["path"].rstrip("/")
+            entry["locations"] = [_location(prefix, allowed) for allowed in _allowed(route, engines)]
+        found.append(entry)
+    return found
+
+
+def _location(prefix: str, allowed: dict[str, Any]) -> dict[str, Any]:
+    path, methods = allowed["path"], list(allowed.get("methods") or ["GET"])
+    if "GET" in methods:
+        methods.append("HEAD")
+    location = {"methods": methods, "path": prefix + path, "target": path, "rewrite": ""}
+    if "*" not in path:
+        return {**location, "match": f"= {prefix}{path}"}
+    # Anchored at both ends, so that no two patterns of different routes can match the same request.
+    pattern = "/".join(SEGMENT if part == "*" else re.escape(part) for part in path.split("/"))
+    match = f"^{re.escape(prefix)}({pattern})$"
+    return {**location, "match": f'~ "{match}"', "target": "", "rewrite": match}
+
+
+def gateway_limits(clients: list[dict[str, Any]], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Sort the clients into classes of the same limits; revoked ones are left out.
+
+    nginx knows a limit by its zone and refuses a zone whose key has changed, so the limits are in the zone's name.
+
+    Args:
+        clients: variable ``nginx_gateway_clients``.
+        defaults: ``requests_per_second``, ``burst`` and ``connections`` where a client has none of its own.
+
+    Returns:
+        ``rates`` (each with ``zone``, ``per_minute``, ``burst``, ``clients``) and ``connections`` (each with ``zone``,
+        ``limit``, ``clients``).
+    """
+    rates: dict[tuple[int, int], list[str]] = {}
+    connections: dict[int, list[str]] = {}
+    for client in active_clients(clients):
+        limits = {**defaults, **{name: client[name] for name in defaults if client.get(name) is not None}}
+        per_minute = max(1, round(float(limits["requests_per_second"]) * 60))
+        rates.setdefault((per_minute, int(limits["burst"])), []).append(client["name"])
+        connections.setdefault(int(limits["connections"]), []).append(client["name"])
+    return {
+        "rates": [
+            {"zone": f"rate_{per_minute}_{burst}", "per_minute": per_minute, "burst": burst, "clients": sorted(names)}
+            for (per_minute, burst), names in sorted(rates.items())
+        ],
+        "connections": [
+            {"zone": f"connections_{limit}", "limit": limit, "clients": sorted(names)}
+            for limit, names in sorted(connections.items())
+        ],
+    }
+
+
+def active_clients(clients: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """List the clients that are let in, by name."""
+    present = [client for client in clients if client.get("state", "present") == "present"]
+    return sorted(present, key=lambda client: str(client["name"]))
+
+
+def gateway_problems(
+    routes: list[dict[str, Any]],
+    clients: list[dict[str, Any]],
+    files: list[dict[str, Any]],
+    users: list[dict[str, Any]],
+    engines: dict[str, list[dict[str, Any]]],
+) -> list[str]:
+    """Say everything that is wrong with the role's lists, each with where it stands. Keys are never shown.
+
+    Args:
+        routes: variable ``nginx_gateway_routes``.
+        clients: variable ``nginx_gateway_clients``.
+        files: variable ``nginx_gateway_files``.
+        users: variable ``nginx_gateway_users``.
+        engines: paths that are let through, by engine.
+    """
+    return (
+        _route_problems(routes, engines)
+        + _client_problems(clients)
+        + _user_problems(users, routes)
+        + _path_problems(routes, files, engines)
+    )
+
+
+def _name_problems(variable: str, entries: list[dict[str, Any]]) -> list[str]:
+    problems = []
+    names = [str(entry["name"]) for entry in entries]
+    for index, name in enumerate(names):
+        if not NAME.fullmatch(name):
+            problems.append(
+                f"{variable}[{index}].name is '{name}': a name begins with a small letter and goes on with small "
+                "letters, digits, _ and - (31 at most)."
+            )
+        if names.index(name) != index:
+            problems.append(f"{variable}[{index}].name '{name}' is there twice: give each its own.")
+    return problems
+
+
+def _route_problems(routes: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]]) -> list[str]:
+    variable = "nginx_gateway_routes"
+    problems = _name_problems(variable, routes)
+    for index, route in enumerate(routes):
+        where = f"{variable}[{index}] ({route['name']})"
+        ui = route.get("type", "api") == "ui"
+        path = route["path"]
+        if "*" in path or not PATH.fullmatch(path) or not path.endswith("/"):
+            problems.append(f"{where}: path '{path}' must begin and end with / and be plain, such as /llama/.")
+        if ui and path == "/":
+            problems.append(f"{where}: a user interface can't have the path /, which is the front page's.")
+        if not ui and not _allowed(route, engines):
+            problems.append(
+                f"{where}: engine '{route.get('engine', '')}' has no list of allowed paths: "
+                f"use one of {', '.join(sorted(engines))}, or give allowed."
+            )
+        if ui and route.get("auth") == "client_key":
+            problems.append(f"{where}: browsers send no client key; auth of a user interface is none or basic.")
+        if not ui and route.get("auth") == "basic":
+            problems.append(f"{where}: auth of an API is client_key or none.")
+        for allowed in route.get("allowed") or []:
+            if not PATH.fullmatch(allowed["path"]):
+                problems.append(f"{where}: allowed path '{allowed['path']}' is not like /v1/models or /v2/models/*.")
+        for server in route.get("upstreams") or []:
+            if not HOST.fullmatch(str(server["address"])) or not 1 <= int(server["port"]) <= 65535:
+                problems.append(
+                    f"{where}: upstream '{server['address']}:{server['port']}' is no address and port (1 to 65535)."
+                )
+        if route.get("upstream_key") and not KEY.fullmatch(str(route["upstream_key"])):
+            problems.append(f"{where}: upstream_key must be 20 to 256 letters, digits and ._~+/=- (it is not shown).")
+    return problems
+
+
+def _client_problems(clients: list[dict[str, Any]]) -> list[str]:
+    variable = "nginx_gateway_clients"
+    problems = _name_problems(variable, clients)
+    seen: dict[str, str] = {}
+    for index, client in enumerate(clients):
+        where = f"{variable}[{index}] ({client['name']})"
+        if client.get("state", "present") != "present":
+            continue
+        key = str(client.get("key") or "")
+        if not KEY.fullmatch(key):
+            problems.append(
+                f"{where}: key must be 20 to 256 letters, digits and ._~+/=- (it is not shown). "
+                "openssl rand -hex 32 makes a good one."
+            )
+        # nginx compares without regard to case.
+        elif key.lower() in seen:
+            problems.append(f"{where}: key is that of {seen[key.lower()]} too; each client has its own.")
+        seen.setdefault(key.lower(), str(client["name"]))
+        for name, least in (("requests_per_second", 1 / 60), ("burst", 0), ("connections", 1)):
+            if client.get(name) is not None and float(client[name]) < least:
+                problems.append(f"{where}: {name} is {client[name]}, less than {least:g}.")
+    return problems
+
+
+def _user_problems(users: list[dict[str, Any]], routes: list[dict[str, Any]]) -> list[str]:
+    variable = "nginx_gateway_users"
+    problems = _name_problems(variable, users)
+    problems += [
+        f"{variable}[{index}] ({user['name']}): password must have 16 characters at least (it is not shown)."
+        for index, user in enumerate(users)
+        if len(str(user["password"])) < 16
+    ]
+    wanting = [route["name"] for route in routes if route.get("auth") == "basic" and route.get("upstreams")]
+    if wanting and not users:
+        problems.append(f"{variable} is empty, so nobody could use {', '.join(wanting)} (auth basic): name a user.")
+    return problems
+
+
+def _path_problems(
+    routes: list[dict[str, Any]], files: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]]
+) -> list[str]:
+    """Find paths that two want to have."""
+    taken = {str(entry["path"]): f"nginx_gateway_files ({entry['file']})" for entry in files}
+    problems = [
+        f"nginx_gateway_files: path '{entry['path']}' is not like / or /ca.crt."
+        for entry in files
+        if not PATH.fullmatch(entry["path"]) or "*" in entry["path"]
+    ]
+    for route in routes:
+        if not route.get("upstreams"):
+            continue
+        if route.get("type", "api") == "ui":
+            paths = [route["path"]]
+        else:
+            prefix = route["path"].rstrip("/")
+            paths = [prefix + allowed["path"] for allowed in _allowed(route, engines)]
+        for path in paths:
+            if path in taken:
+                problems.append(
+                    f"nginx_gateway_routes ({route['name']}): the path {path} is that of {taken[path]} already. "
+                    "Give the route another path."
+                )
+            taken.setdefault(path, f"the route {route['name']}")
+    return problems
+
+
+class FilterModule:
+    """Registers the filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name each filter."""
+        return {
+            "gateway_routes": gateway_routes,
+            "gateway_limits": gateway_limits,
+            "active_clients": active_clients,
+            "gateway_problems": gateway_problems,
+        }

@@ -1,0 +1,341 @@
+"""What clients see at the door: who is let in, where to, how fast, and what happens when its settings change."""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+from tests.mock_openai import mock_server  # noqa: E402
+
+ADDRESS = "10.77.0.100"
+URL = f"https://{ADDRESS}"
+CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
+KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "gone")}
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 3}
+SECRETS = ["0123456789abcdef", "key-of-the-engine", "password-of-the-keeper"]
+
+
+def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run the role once more with other variables."""
+    return subprocess.run(
+        [
+            *("ansible-playbook", "-i", str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent), "--diff"),
+            *(str(ROOT / "molecule/nginx_gateway/converge.yml"), "-e", json.dumps(variables)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Says what arrived."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = json.dumps({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def upstreams() -> Iterator[None]:
+    """An engine that wants its own key, and a server that says what arrived."""
+    echo = ThreadingHTTPServer(("10.77.0.1", 18502), Echo)
+    threading.Thread(target=echo.serve_forever, daemon=True).start()
+    with mock_server(host="10.77.0.1", port=18500, key="key-of-the-engine-0123456789", ttft_ms=30, spacing_ms=50):
+        yield
+    echo.shutdown()
+    echo.server_close()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[httpx.Client]:
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(CA)), base_url=URL, timeout=20) as client:
+        yield client
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+def chat(web: httpx.Client, headers: dict[str, str], **changes: Any) -> httpx.Response:
+    return web.post("/v1/chat/completions", headers=headers, json={**CHAT, **changes})
+
+
+def release(host) -> str:
+    return host.check_output("curl -fsS http://127.0.0.1:8088/release")
+
+
+def test_a_client_with_a_key_is_let_in_and_the_engine_sees_its_own_key(web):
+    answer = chat(web, bearer("quick"))
+    assert answer.status_code == 200, answer.text
+    assert answer.text.rstrip().endswith("[DONE]")
+    assert answer.headers["strict-transport-security"].startswith("max-age=")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "nginx/" not in answer.headers["server"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": KEYS["quick"]}, bearer("gone"), {"Authorization": ""}],
+)
+def test_nobody_else_is(web, headers):
+    answer = chat(web, headers)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/pause", "/v1/score", "/v1/load_lora_adapter", "/metrics", "/edge/v1/models", "/v1/models/", "/v1"),
+        *("/triton/v2/repository/index", "/triton/v2/models/a/../../repository/index", "/triton/v2/models/a%2fb/infer"),
+        *("/triton/v2/models/a%0d%0ab/config", "/invocations/..%2fv1", "/.git/config"),
+    ],
+)
+def test_what_is_not_listed_is_not_there(web, path):
+    answer = web.post(path, headers=bearer("quick"), content=b"{}")
+    assert answer.status_code == 404, answer.text
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_listed_path_takes_its_methods_alone(web):
+    answer = web.get("/v1/chat/completions", headers=bearer("quick"))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_an_upstream_sees_the_plain_path_and_no_key_of_a_client(web):
+    seen = web.get("/triton//v2/./models/name_1.x/config?verbose=1", headers=bearer("quick")).json()
+    assert seen["path"] == "/v2/models/name_1.x/config?verbose=1"
+    assert "authorization" not in seen["headers"]
+    assert seen["headers"]["x-forwarded-proto"] == "https"
+
+
+def test_user_interfaces_get_everything_under_their_path(web):
+    seen = web.get("/open/a/b?c=d", headers={"Authorization": "Basic own", "Upgrade": "x"}).json()
+    assert seen["path"] == "/open/a/b?c=d"
+    assert seen["headers"]["authorization"] == "Basic own"
+    assert seen["headers"]["host"] == ADDRESS
+    assert (seen["headers"]["upgrade"], seen["headers"]["connection"]) == ("x", "upgrade")
+    assert web.get("/open").headers["location"].endswith("/open/")
+
+
+def test_a_guarded_interface_asks_for_a_password(web):
+    refused = web.get("/guarded/x")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="guarded_ui"')
+    assert web.get("/guarded/x", auth=("keeper", "wrong")).status_code == 401
+    seen = web.get("/guarded/x", auth=("keeper", "password-of-the-keeper")).json()
+    assert seen["path"] == "/x"
+    assert "authorization" not in seen["headers"]
+
+
+def test_files_are_for_everybody(web):
+    answer = web.get("/")
+    assert (answer.status_code, answer.text.strip()) == (200, "role-test")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_large_request_is_refused(web):
+    answer = chat(web, bearer("quick"), messages=[{"role": "user", "content": "x" * 1_100_000}])
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_plain_http_redirects_and_nothing_else():
+    for host, target in ((ADDRESS, ADDRESS), ("role-test", "role-test"), ("evil.example", "role-test")):
+        answer = httpx.get(f"http://{ADDRESS}/v1/models?x=1", headers={"Host": host})
+        assert (answer.status_code, answer.headers["location"]) == (308, f"https://{target}/v1/models?x=1")
+
+
+def test_one_client_s_limit_is_not_another_s(web):
+    codes = [chat(web, bearer("slow"), max_tokens=1).status_code for _ in range(4)]
+    assert codes == [200, 200, 429, 429]
+    refused = chat(web, bearer("slow"))
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert refused.headers["retry-after"] == "1"
+    assert [chat(web, bearer("quick"), max_tokens=1).status_code for _ in range(4)] == [200] * 4
+
+
+def test_a_client_s_streams_are_counted(web):
+    with ThreadPoolExecutor(2) as pool:
+        codes = sorted(pool.map(lambda _: chat(web, bearer("single"), max_tokens=20).status_code, range(2)))
+    assert codes == [200, 429]
+
+
+def test_old_protocols_are_refused_and_http2_is_spoken(host):
+    def curl(*options: str) -> Any:
+        return host.run(f"curl -sS --cacert /etc/ai-idp/tls/ca.crt -o /dev/null {' '.join(options)} {URL}/")
+
+    assert curl("-w '%{http_version}'").stdout == "2"
+    assert curl("--tlsv1.2 --tls-max 1.2").rc == 0
+    assert curl("--tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0").rc != 0
+
+
+def test_it_listens_where_it_was_told_and_nowhere_else(host):
+    with host.sudo():
+        lines = host.check_output("ss --no-header --listening --numeric --tcp --processes").splitlines()
+    ours = {line.split()[3] for line in lines if "nginx" in line or "python3" in line}
+    assert ours == {f"{ADDRESS}:443", f"{ADDRESS}:80", "127.0.0.1:8088", "127.0.0.1:9114"}
+
+
+def test_streams_go_on_while_keys_change(host, web):
+    """A key is revoked and another one added; the stream of the revoked key ends as it should."""
+    pieces: list[float] = []
+
+    def stream() -> str:
+        with httpx.Client(verify=ssl.create_default_context(cafile=str(CA)), timeout=60) as client:
+            body = {**CHAT, "max_tokens": 1000}
+            text = ""
+            with client.stream(
+                "POST", f"{URL}/v1/chat/completions", headers=bearer("quick"), json=body, timeout=120
+            ) as answer:
+                for line in answer.iter_lines():
+                    pieces.append(time.monotonic())
+                    text = line or text
+            return text
+
+    before = release(host)
+    master = host.check_output("cat /run/nginx.pid")
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(stream)
+        time.sleep(1)
+        run = converge(clients=[{"name": "new", "key": "key-of-new-0123456789abcdef"}])
+        assert run.returncode == 0, run.stdout
+        assert not last.done(), "the stream ended before the keys changed"
+        assert release(host) != before
+        assert chat(web, bearer("quick")).status_code == 401
+        assert chat(web, {"Authorization": "Bearer key-of-new-0123456789abcdef"}).status_code == 200
+        assert last.result(timeout=90) == "data: [DONE]"
+    assert host.check_output("cat /run/nginx.pid") == master, "it was restarted"
+    assert max(later - earlier for earlier, later in pairwise(pieces)) < 1
+    assert not [secret for secret in SECRETS if secret in run.stdout], "a diff shows a secret"
+    assert "secret file clients.map changes" in run.stdout
+    assert converge().returncode == 0
+
+
+def test_a_refused_configuration_changes_nothing(host, web):
+    before = release(host)
+    refused = converge(nginx_gateway_files=[{"path": "/", "file": "/etc/hostname", "content_type": "a; nonsense on"}])
+    assert refused.returncode != 0
+    assert "refused the new configuration" in refused.stdout
+    assert 'unknown directive "nonsense"' in refused.stdout
+    assert release(host) == before
+    assert host.check_output("readlink /etc/ai-idp/gateway/current") == f"releases/{before}"
+    assert chat(web, bearer("quick")).status_code == 200
+
+
+def test_a_configuration_that_the_running_nginx_can_not_take_is_undone(host, web):
+    """nginx's own test knows nothing of a port that somebody else has."""
+    before = release(host)
+    with host.sudo():
+        host.check_output("systemd-run --quiet --collect --unit=squatter python3 -m http.server 8999 -b 127.0.0.1")
+    try:
+        refused = converge(nginx_gateway_status_port=8999, __nginx_gateway_preflight_passed=True)
+        assert refused.returncode != 0
+        assert "The one before is in place again" in refused.stdout
+    finally:
+        with host.sudo():
+            host.run("systemctl stop squatter")
+    assert release(host) == before
+    assert host.check_output("readlink /etc/ai-idp/gateway/current") == f"releases/{before}"
+    assert chat(web, bearer("quick")).status_code == 200
+
+
+def test_bad_settings_are_told_with_what_to_do_and_without_keys():
+    refused = converge(
+        nginx_gateway_listen_addresses=["0.0.0.0"],
+        clients=[{"name": "Bad", "key": "key with spaces and secrets"}, {"name": "twin"}],
+    )
+    assert refused.returncode != 0
+    said = " ".join(refused.stdout.split())
+    assert "0.0.0.0" in said
+    assert "nginx_gateway_clients[0].name is 'Bad'" in said
+    assert "openssl rand -hex 32" in said
+    assert "key with spaces" not in said
+
+
+def test_another_certificate_is_shown_without_a_restart(host):
+    master = host.check_output("cat /run/nginx.pid")
+    run = converge(certificate_names=["role-test", "second.lan"])
+    assert run.returncode == 0, run.stdout
+    context = ssl.create_default_context(cafile=str(CA))
+    with httpx.Client(verify=context) as client:
+        assert client.get(URL, extensions={"sni_hostname": "second.lan"}).status_code == 200
+    assert host.check_output("cat /run/nginx.pid") == master
+
+
+def test_log_names_clients_and_times_and_holds_no_key(host):
+    with host.sudo():
+        entries = [json.loads(line) for line in host.check_output("cat /var/log/nginx/gateway.access.log").splitlines()]
+        assert host.file("/var/log/nginx/gateway.access.log").mode == 0o640
+        everything = host.check_output("cat /var/log/nginx/gateway.*.log")
+    asked = [entry for entry in entries if entry["client"] == "quick" and entry["path"] == "/v1/chat/completions"]
+    assert any(
+        float(entry["upstream_first_byte_seconds"].split(",")[-1]) > 0 for entry in asked if entry["status"] == 200
+    )
+    assert {entry["limited"] for entry in entries if entry["status"] == 429} == {"rate", "connections"}
+    assert not [secret for secret in SECRETS if secret in everything]
+
+
+def test_requests_are_counted_by_client(host):
+    def counted() -> dict[str, float]:
+        lines = host.check_output("curl -fsS http://127.0.0.1:9114/metrics").splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[0] != "#"}
+
+    refused = 'ai_idp_gateway_requests_total{client="slow",route="vllm",status="429"}'
+    before = counted()
+    assert before[refused] >= 3
+    assert before['ai_idp_gateway_requests_total{client="(none)",route="vllm",status="401"}'] >= 1
+    assert before['ai_idp_gateway_first_byte_seconds_count{client="quick",route="vllm"}'] >= 4
+    assert before["ai_idp_gateway_unreadable_log_lines_total"] == 0
+    # The log is turned over each night.
+    with host.sudo():
+        host.check_output("logrotate --force /etc/logrotate.d/nginx")
+    with httpx.Client(verify=ssl.create_default_context(cafile=str(CA)), base_url=URL) as web:
+        answer = chat(web, bearer("quick"))
+    assert answer.status_code == 200
+    name = 'ai_idp_gateway_requests_total{client="quick",route="vllm",status="200"}'
+    for _ in range(30):
+        if counted()[name] == before[name] + 1:
+            break
+        time.sleep(0.2)
+    else:
+        raise AssertionError("the request after the rotation was not counted")
+
+
+def test_keys_are_root_s_alone(host):
+    with host.sudo():
+        files = host.check_output("find -L /etc/ai-idp/gateway/current -type f -printf '%m %u %g %f\\n'").splitlines()
+        found = host.run(f"grep -rlE '{'|'.join(SECRETS)}' /etc/systemd /usr/local/lib/ai-idp /etc/nginx").stdout
+    modes = {line.split()[3]: tuple(line.split()[:3]) for line in files}
+    assert found == ""
+    for name in ("clients.map", "htpasswd", "upstream_vllm.conf"):
+        assert modes[name] == ("640", "root", "www-data")
+
+
+def test_no_unit_has_failed(host):
+    assert host.check_output("systemctl --failed --no-legend --plain") == ""

@@ -1,0 +1,275 @@
+"""The gateway: routes and clients as nginx gets them, what is refused before, and requests counted from the log."""
+
+import importlib.util
+import json
+import re
+import threading
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nginx_gateway as gateway
+import pytest
+import yaml
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "nginx_gateway"
+ENGINES: dict[str, Any] = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__nginx_gateway_engines"]
+KEY = "0123456789abcdef0123"
+SERVER = {"address": "10.0.0.1", "port": 8000}
+DEFAULTS = {"requests_per_second": 10, "burst": 20, "connections": 32}
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gateway_metrics", ROLE / "files" / "gateway_metrics.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+metrics = script()
+
+
+def route(**more: Any) -> dict[str, Any]:
+    return {"name": "vllm", "path": "/", "engine": "vllm", "upstreams": [SERVER], **more}
+
+
+def client(**more: Any) -> dict[str, Any]:
+    return {"name": "alice", "key": KEY, **more}
+
+
+def problems(
+    routes: list[dict[str, Any]] | None = None,
+    clients: list[dict[str, Any]] | None = None,
+    files: list[dict[str, Any]] | None = None,
+    users: list[dict[str, Any]] | None = None,
+) -> list[str]:
+    return gateway.gateway_problems(routes or [], clients or [], files or [], users or [], ENGINES)
+
+
+def test_a_route_without_a_server_does_not_appear() -> None:
+    assert gateway.gateway_routes([route(upstreams=[]), route(name="b", upstreams=None)], ENGINES, 20) == []
+
+
+def test_an_engine_s_paths_lie_below_the_route_s() -> None:
+    (entry,) = gateway.gateway_routes([route(path="/llama/", engine="llama_cpp")], ENGINES, 20)
+    found = {location["match"]: location for location in entry["locations"]}
+    chat = found["= /llama/v1/chat/completions"]
+    assert (chat["methods"], chat["target"], chat["rewrite"]) == (["POST"], "/v1/chat/completions", "")
+    assert found["= /llama/v1/models"]["methods"] == ["GET", "HEAD"]
+    assert (entry["auth"], entry["servers"], entry["body_megabytes"]) == ("client_key", ["10.0.0.1:8000"], 20)
+
+
+def test_a_star_is_one_part_of_a_path_and_can_hold_nothing_strange() -> None:
+    (entry,) = gateway.gateway_routes([route(path="/triton/", engine="triton")], ENGINES, 20)
+    patterns = [location["rewrite"] for location in entry["locations"] if location["rewrite"]]
+
+    def upstream_path(path: str) -> list[str]:
+        return [found[1] for pattern in patterns if (found := re.search(pattern, path))]
+
+    assert upstream_path("/triton/v2/models/a-b_1.x/infer") == ["/v2/models/a-b_1.x/infer"]
+    assert upstream_path("/triton/v2/models/a/versions/1/infer") == ["/v2/models/a/versions/1/infer"]
+    for path in ("/triton/v2/models/a/b/infer", "/triton/v2/models/a b/infer", "/triton/v2/models/a\r\nX: y/infer"):
+        assert upstream_path(path) == []
+    for path in ("/triton/v2/models//infer", "/other/triton/v2/models/a/infer", "/triton/v2/models/a/load"):
+        assert upstream_path(path) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/pause", "/v1/score", "/v1/load_lora_adapter", "/invocations", "/reset_prefix_cache", "/metrics", "/sleep"),
+        *("/v2/repository/index", "/v2/repository/models/a/load", "/v2/systemsharedmemory/status", "/v2/logging"),
+        *("/slots", "/props", "/lora-adapters", "/v1/../pause"),
+    ],
+)
+def test_no_engine_s_operator_paths_are_let_through(path: str) -> None:
+    for engine in ENGINES:
+        (entry,) = gateway.gateway_routes([route(engine=engine)], ENGINES, 20)
+        for location in entry["locations"]:
+            assert location["match"] != f"= {path}"
+            assert not location["rewrite"] or not re.search(location["rewrite"], path)
+
+
+def test_a_user_interface_has_one_location_and_its_own_sign_in() -> None:
+    (entry,) = gateway.gateway_routes(
+        [route(name="ui", path="/ui/", type="ui", upstreams=[{"address": "fd00::1", "port": 80}])], ENGINES, 20
+    )
+    assert "locations" not in entry
+    assert (entry["auth"], entry["strip"], entry["servers"]) == ("none", False, ["[fd00::1]:80"])
+
+
+def test_clients_with_the_same_limits_share_a_zone_and_revoked_ones_have_none() -> None:
+    limits = gateway.gateway_limits(
+        [
+            client(name="b"),
+            client(name="a"),
+            client(name="slow", requests_per_second=0.5, burst=0, connections=1),
+            client(name="gone", state="absent"),
+        ],
+        DEFAULTS,
+    )
+    assert limits["rates"] == [
+        {"zone": "rate_30_0", "per_minute": 30, "burst": 0, "clients": ["slow"]},
+        {"zone": "rate_600_20", "per_minute": 600, "burst": 20, "clients": ["a", "b"]},
+    ]
+    assert [(one["limit"], one["clients"]) for one in limits["connections"]] == [(1, ["slow"]), (32, ["a", "b"])]
+
+
+def test_a_zone_of_other_limits_has_another_name() -> None:
+    """nginx refuses to reload a zone whose limits' key has changed."""
+    before = gateway.gateway_limits([client()], DEFAULTS)["rates"][0]["zone"]
+    after = gateway.gateway_limits([client(burst=21)], DEFAULTS)["rates"][0]["zone"]
+    assert before != after
+
+
+def test_good_settings_have_no_problem() -> None:
+    assert (
+        problems(
+            [
+                route(upstream_key=KEY),
+                route(name="llama", path="/llama/", engine="llama_cpp"),
+                route(name="triton", path="/triton/", engine="triton"),
+                route(name="own", path="/own/", engine=None, allowed=[{"path": "/a/*/b", "methods": ["PUT"]}]),
+                route(name="ui", path="/ui/", type="ui", engine=None, auth="basic"),
+            ],
+            [client(), client(name="bob", key=KEY + "b"), {"name": "gone", "state": "absent"}],
+            [{"path": "/", "file": "/x/index.html"}, {"path": "/ca.crt", "file": "/x/ca.crt"}],
+            [{"name": "admin", "password": "p" * 16}],
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"routes": [route(name="Big")]}, "is 'Big'"),
+        ({"routes": [route(), route(path="/b/")]}, "there twice"),
+        ({"routes": [route(path="/llama")]}, "begin and end with /"),
+        ({"routes": [route(path="/a b/")]}, "begin and end with /"),
+        ({"routes": [route(engine=None)]}, "use one of llama_cpp, triton, vllm"),
+        ({"routes": [route(type="ui")]}, "front page"),
+        ({"routes": [route(type="ui", path="/ui/", auth="client_key")]}, "browsers send no client key"),
+        ({"routes": [route(auth="basic")]}, "client_key or none"),
+        ({"routes": [route(allowed=[{"path": "v1"}])]}, "'v1'"),
+        ({"routes": [route(allowed=[{"path": "/v1/{id}"}])]}, "'/v1/{id}'"),
+        ({"routes": [route(upstreams=[{"address": "a;b", "port": 1}])]}, "'a;b:1'"),
+        ({"routes": [route(upstreams=[{"address": "a", "port": 70000}])]}, "'a:70000'"),
+        ({"routes": [route(upstream_key='a";')]}, "upstream_key must be"),
+        ({"routes": [route(), route(name="b")]}, "/v1/models is that of the route vllm already"),
+        ({"routes": [route(type="ui", path="/ui/", auth="basic")]}, "nginx_gateway_users is empty"),
+        ({"routes": [route()], "files": [{"path": "/v1/models", "file": "/x"}]}, "already"),
+        ({"files": [{"path": "x", "file": "/x"}]}, "path 'x'"),
+        ({"clients": [client(key="short")]}, "openssl rand -hex 32"),
+        ({"clients": [client(key=None)]}, "openssl rand -hex 32"),
+        ({"clients": [client(), client(name="b", key=KEY.upper())]}, "that of alice too"),
+        ({"clients": [client(requests_per_second=0)]}, "requests_per_second is 0"),
+        ({"clients": [client(connections=0)]}, "connections is 0"),
+        ({"users": [{"name": "a", "password": "short"}]}, "16 characters"),
+    ],
+)
+def test_each_mistake_is_named(wrong: dict[str, Any], said: str) -> None:
+    found = problems(**wrong)
+    assert any(said in problem for problem in found), found
+    assert not any(KEY in problem or "short" in problem for problem in found)
+
+
+LINE = {
+    "client": "alice",
+    "route": "vllm",
+    "status": 200,
+    "bytes_in": 100,
+    "bytes_out": 900,
+    "seconds": 1.5,
+    "upstream_first_byte_seconds": "0.020",
+}
+
+
+def counted(*lines: Any, names: dict[str, Any] | None = None) -> dict[str, float]:
+    counters = metrics.Counters()
+    counters.begin(names or {})
+    for line in lines:
+        counters.count(line if isinstance(line, str) else json.dumps(line))
+    rows = [line.rpartition(" ") for line in counters.text().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in rows}
+
+
+def test_requests_are_counted_by_client_route_and_status() -> None:
+    found = counted(LINE, LINE, {**LINE, "status": 429, "upstream_first_byte_seconds": ""}, {**LINE, "client": ""})
+    prefix = "ai_idp_gateway"
+    assert found[f'{prefix}_requests_total{{client="alice",route="vllm",status="200"}}'] == 2
+    assert found[f'{prefix}_requests_total{{client="alice",route="vllm",status="429"}}'] == 1
+    assert found[f'{prefix}_requests_total{{client="(none)",route="vllm",status="200"}}'] == 1
+    assert found[f'{prefix}_sent_bytes_total{{client="alice",route="vllm"}}'] == 2700
+    assert found[f'{prefix}_received_bytes_total{{client="alice",route="vllm"}}'] == 300
+    # The refused one came from no upstream.
+    pair = '{client="alice",route="vllm"}'
+    assert found[f"{prefix}_first_byte_seconds_count{pair}"] == 2
+    assert found[f"{prefix}_request_seconds_sum{pair}"] == 3.0
+
+
+def test_buckets_add_up() -> None:
+    found = counted(*({**LINE, "upstream_first_byte_seconds": text} for text in ("0.010", "0.011", "1000")))
+    bucket = 'ai_idp_gateway_first_byte_seconds_bucket{client="alice",route="vllm",le="%s"}'
+    assert [found[bucket % bound] for bound in ("0.01", "0.025", "300.0", "+Inf")] == [1, 2, 2, 3]
+
+
+def test_the_last_upstream_s_time_counts() -> None:
+    assert metrics.seconds_of("0.001, 0.020") == 0.02
+    assert metrics.seconds_of("-, 0.5") == 0.5
+    assert metrics.seconds_of("0.1 : 0.2") == 0.2
+    assert metrics.seconds_of("-") is None
+    assert metrics.seconds_of("") is None
+
+
+@pytest.mark.parametrize("line", ["", "no json", "[]", "{}", '{"client": "a"}', json.dumps({**LINE, "status": "x"})])
+def test_a_line_that_can_not_be_read_is_counted_as_that(line: str) -> None:
+    assert counted(line)["ai_idp_gateway_unreadable_log_lines_total"] == 1
+
+
+def test_known_clients_stand_at_zero_before_their_first_request() -> None:
+    found = counted(names={"clients": ["alice"], "api_routes": ["vllm"], "ui_routes": ["grafana"]})
+    assert found['ai_idp_gateway_requests_total{client="alice",route="vllm",status="200"}'] == 0
+    assert found['ai_idp_gateway_requests_total{client="(none)",route="grafana",status="200"}'] == 0
+
+
+def test_the_log_is_followed_through_rotation_and_half_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    follower = metrics.Follower(log)
+    with log.open("a") as stream:
+        stream.write("one\ntw")
+        stream.flush()
+        assert follower.lines() == ["one"]
+        stream.write("o\n")
+        stream.flush()
+        assert follower.lines() == ["two"]
+        log.rename(tmp_path / "log.1")
+        stream.write("late\n")
+        stream.flush()
+        assert follower.lines() == ["late"]
+    log.write_text("new\n")
+    assert follower.lines() == ["new"]
+    log.write_text("x\n")
+    assert follower.lines() == ["x"], "the file was cut"
+
+
+def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    follower = metrics.Follower(tmp_path / "log")
+    assert follower.lines() == []
+    (tmp_path / "log").write_text("first\n")
+    assert follower.lines() == ["first"]
+
+
+def test_counters_are_read_over_http() -> None:
+    counters = metrics.Counters()
+    counters.count(json.dumps(LINE))
+    with metrics.Server(("127.0.0.1", 0), counters) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/metrics", timeout=5) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert b'client="alice"' in answer.read()
+        server.shutdown()
