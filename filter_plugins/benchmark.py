@@ -54,6 +54,9 @@ class Profile:
     client_warmup_runs: int
     # To how many others the network is measured, at most.
     peers: int
+    # One process of each measurement at a time, in turn. Within a few seconds a machine keeps its clocks and
+    # temperature, and an interval of such runs is narrower than what the next hour shows.
+    in_turn: bool
 
 
 # The lengths are the same in both: tokens per second depend on them, and so would the verdict.
@@ -72,6 +75,7 @@ PROFILES = {
         concurrency={"vllm": (1, 4), "llama.cpp": (1,)},
         client_warmup_runs=0,
         peers=1,
+        in_turn=False,
     ),
     "full": Profile(
         seconds=10,
@@ -87,6 +91,7 @@ PROFILES = {
         concurrency={"vllm": (1, 4, 8, 16), "llama.cpp": (1, 4)},
         client_warmup_runs=100,
         peers=100,
+        in_turn=True,
     ),
 }
 
@@ -357,6 +362,11 @@ def benchmark_plan(given: dict[str, Any]) -> list[Item]:
     return items
 
 
+def benchmark_rounds(plan: list[Item], profile: str) -> int:
+    """In how many rounds the plan is measured: in each of them, one process of each measurement or a few."""
+    return max((int(item["runs"]) for item in plan), default=1) if PROFILES[profile].in_turn else 1
+
+
 def benchmark_plan_text(plan: list[Item]) -> str:
     """The plan as lines for a person."""
     if not plan:
@@ -386,4 +396,5 @@ class FilterModule:
             "benchmark_packages": benchmark_packages,
             "benchmark_plan": benchmark_plan,
             "benchmark_plan_text": benchmark_plan_text,
+            "benchmark_rounds": benchmark_rounds,
         }

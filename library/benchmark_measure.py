@@ -15,6 +15,9 @@ description:
   - What can't be measured (a program that is missing) or fails (an endpoint that is down, failed requests, a run that
     hangs, a folder that can't be written to) does not fail the module, so that a play goes on with the others.
     RV(measurement.status) and RV(measurement.reason) say it, and a result that was finished before stays on the disk.
+  - Runs of one moment say little of the next one, when clocks and temperatures are others. With O(rounds) they are
+    spread over several calls, which alternate with those of other measurements; RV(measurement.status) is V(started)
+    until the last one.
   - A run on a busy or throttled machine is measured and named in RV(measurement.flags).
   - In check mode no load is sent and nothing is written; RV(plan) says what would be.
 options:
@@ -55,6 +58,14 @@ options:
     default: 5
   warmup_runs:
     description: Processes before them that don't count.
+    type: int
+    default: 1
+  rounds:
+    description: Over how many calls the runs are spread.
+    type: int
+    default: 1
+  round:
+    description: Which of them this is, from 1 on. Runs that earlier ones should have done are done too.
     type: int
     default: 1
   timeout:
@@ -143,8 +154,8 @@ EXAMPLES = r"""
 RETURN = r"""
 measurement:
   description:
-    - The result. C(status) is V(ok), V(failed), V(skipped) or, in check mode, V(planned); C(reason) says why it is not
-      ok; C(runs) has the numbers and conditions of each run; C(flags) says what was wrong with them.
+    - The result. C(status) is V(ok), V(started), V(failed), V(skipped) or, in check mode, V(planned); C(reason) says
+      why it is not ok; C(runs) has the numbers and conditions of each run; C(flags) says what was wrong with them.
     - C(key) is a hash of everything that makes two measurements the same one, but for how much was measured.
   returned: always
   type: dict
@@ -216,6 +227,8 @@ def main() -> None:
             "parameters": {"type": "dict", "default": {}},
             "runs": {"type": "int", "default": 5},
             "warmup_runs": {"type": "int", "default": 1},
+            "rounds": {"type": "int", "default": 1},
+            "round": {"type": "int", "default": 1},
             "timeout": {"type": "float", "default": 300},
             "results_dir": {"type": "path", "required": True},
             "host": {"type": "str", "default": ""},
@@ -264,7 +277,8 @@ def main() -> None:
     if not ready:
         module.exit_json(changed=False, measurement=measurement.result, **result)
     answer = measurement.measure()
-    module.exit_json(changed=answer["status"] == benchmark_measure.OK, measurement=answer, **result)
+    measured = answer["status"] in (benchmark_measure.OK, benchmark_measure.STARTED)
+    module.exit_json(changed=measured, measurement=answer, **result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Runs a tool several times, each in a process of its own, and keeps what it said with the conditions of each run.
 
 A finished measurement is a JSON file whose key says what was measured with what on what; the same key is not measured
-again. A measurement that fails leaves the last finished one alone.
+again. A measurement that fails leaves the last finished one alone. One that is done in rounds, which alternate with
+those of other measurements, is kept beside it until its last round.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ from ansible.module_utils.ai_idp.messages import shorten
 from ansible.module_utils.ai_idp.programs import run
 
 SCHEMA = 1
-OK, FAILED, SKIPPED, PLANNED = "ok", "failed", "skipped", "planned"
+OK, STARTED, FAILED, SKIPPED, PLANNED = "ok", "started", "failed", "skipped", "planned"
 WORK_PREFIX = ".ai-idp-benchmark-"
 # Parameters that say how much is measured, not what: a result of more of it answers the same question better.
 AMOUNTS = ("num_prompts", "seconds", "requests", "size_mib")
+# A round that comes later than this finds a machine that is cold again.
+WARM_SECONDS = 1800.0
 # After Ctrl-C the module on the host may still end the process that it measures.
 LOCK_PATIENCE = 60.0
 BUSY_CPU_SHARE, BUSY_GPU_PERCENT = 0.5, 10.0
@@ -63,6 +66,9 @@ class Wanted:
     runs: int = 5
     warmup_runs: int = 1
     timeout: float = 300.0
+    # The runs are spread over so many calls, of which this is one.
+    rounds: int = 1
+    round: int = 1
     host: str = ""
     environment: str = ""
     build: str | None = None
@@ -80,6 +86,10 @@ class Wanted:
     unavailable: str = ""
     again: bool = False
 
+    def runs_until_now(self) -> int:
+        """How many runs there are after this round."""
+        return -(-self.runs * self.round // self.rounds)
+
     def problem(self) -> str:
         """What is wrong with it, or an empty text."""
         if not _VALID_ID.fullmatch(self.id):
@@ -90,6 +100,8 @@ class Wanted:
             return f"runs is {self.runs}; an interval needs at least 2 independent runs."
         if self.warmup_runs < 0:
             return f"warmup_runs is {self.warmup_runs}; it is 0 or more."
+        if not 1 <= self.round <= self.rounds:
+            return f"round is {self.round}; it is between 1 and rounds, which is {self.rounds}."
         if self.timeout <= 0:
             return f"timeout is {self.timeout:g}; it is a number of seconds above 0."
         missing = [name for name in TOOLS[self.tool].required if not self.parameters.get(name)]
@@ -486,14 +498,14 @@ def os_error_text(error: OSError) -> str:
     return f"{error.filename}: {what}" if error.filename else what
 
 
-def read_result(path: str) -> dict[str, Any] | None:
-    """A finished measurement; None where there is none that can be read."""
+def read_result(path: str, status: str = OK) -> dict[str, Any] | None:
+    """A measurement that is finished, or of another status; None where there is none that can be read."""
     try:
         result = json.loads(read_text(path) or "")
     except ValueError:
         return None
-    finished = isinstance(result, dict) and result.get("schema") == SCHEMA and result.get("status") == OK
-    return result if finished else None
+    known = isinstance(result, dict) and result.get("schema") == SCHEMA and result.get("status") == status
+    return result if known else None
 
 
 def key_of(parts: dict[str, Any]) -> str:
@@ -547,6 +559,7 @@ class Measurement:
         self.wanted = wanted
         self.tool = TOOLS[wanted.tool]
         self.path = os.path.join(wanted.results_dir, f"{wanted.id}.json")
+        self.started_path = f"{self.path}.started"
         # A container ends its program a little earlier by itself, and says so.
         self.parameters = {"timeout_seconds": max(1, int(0.9 * wanted.timeout)), **wanted.parameters}
         self.flags: list[str] = []
@@ -577,10 +590,15 @@ class Measurement:
             "devices": [],
             "subject": {},
             "warmup_runs": wanted.warmup_runs,
+            "rounds": wanted.rounds,
             "runs": [],
             "flags": self.flags,
             "measured_at": None,
         }
+
+    @property
+    def _spread(self) -> str:
+        return f", in {self.wanted.rounds} rounds with the other measurements" if self.wanted.rounds > 1 else ""
 
     def _hide(self, text: str) -> str:
         for value in self.wanted.secrets.values():
@@ -611,8 +629,8 @@ class Measurement:
         argv = self.tool.argv(self.parameters)
         self.result["command"] = argv
         self.result["method"] = (
-            f"{wanted.runs} processes after {wanted.warmup_runs} for warming up; in each "
-            f"{self.tool.method(self.parameters)}."
+            f"{wanted.runs} processes after {wanted.warmup_runs} for warming up"
+            f"{self._spread}; in each {self.tool.method(self.parameters)}."
         )
         # Amounts are compared one by one, since more is as good; see _finished.
         same = {name: 1 for name in AMOUNTS if name in self.parameters}
@@ -659,13 +677,23 @@ class Measurement:
 
     def _finished(self, last: dict[str, Any] | None) -> bool:
         """Whether it is of the same thing, and of no less than is asked for."""
-        if not last or last.get("key") != self.result["key"] or self.wanted.again:
+        if not last or last.get("key") != self.result["key"] or self.wanted.again or self._started():
             return False
         had, asked = last.get("parameters") or {}, self.result["parameters"]
         pairs = [(had.get(name), asked.get(name)) for name in AMOUNTS]
         pairs += [(len(last.get("runs") or []), self.wanted.runs), (last.get("warmup_runs"), self.wanted.warmup_runs)]
+        # What was spread over time holds more of how the machine changes.
+        pairs.append((last.get("rounds", 1) > 1, self.wanted.rounds > 1))
         # One that is not given is the tool's own.
         return all(one == other or (one is not None and other is not None and one >= other) for one, other in pairs)
+
+    def _started(self) -> dict[str, Any] | None:
+        """What earlier rounds measured of the very same, also those of a run that was interrupted."""
+        if self.wanted.rounds == 1 or self.wanted.again:
+            return None
+        last = read_result(self.started_path, STARTED)
+        same = ("key", "parameters", "warmup_runs", "rounds")
+        return last if last and all(last.get(name) == self.result[name] for name in same) else None
 
     def prepare(self, touch: bool = True) -> bool:
         """False when it can't be measured here; ``result`` then says why. Without ``touch`` nothing is written."""
@@ -684,11 +712,18 @@ class Measurement:
         return False
 
     def measure(self) -> dict[str, Any]:
-        """All runs; the result has status ok, failed or skipped, and only what is ok is kept on the disk."""
+        """All runs of this round; the result has status ok, started, failed or skipped.
+
+        Only what is ok or started is kept on the disk, and what was started is gone when it is finished or fails.
+        """
         try:
             with only_one(self.wanted.results_dir, self.wanted.id), self._work_dir() as work_dir:
                 self._runs(work_dir)
             self.result.update(status=OK, reason=None, measured_at=now_text())
+            if len(self.result["runs"]) < self.wanted.runs:
+                self.result["status"] = STARTED
+                write_json(self.started_path, self.result)
+                return self.result
             write_json(self.path, self.result)
         except CannotMeasure as error:
             self._give_up(SKIPPED, str(error))
@@ -697,6 +732,8 @@ class Measurement:
         except OSError as error:
             # A disk that is full or read-only: for temporary files, or for the result.
             self._give_up(FAILED, f"a file can't be read or written: {os_error_text(error)}")
+        with contextlib.suppress(OSError):
+            os.unlink(self.started_path)
         return self.result
 
     @contextlib.contextmanager
@@ -716,7 +753,15 @@ class Measurement:
 
     def _runs(self, work_dir: str) -> None:
         watch = GpuWatch(shutil.which("nvidia-smi"))
-        for number in range(1 - self.wanted.warmup_runs, self.wanted.runs + 1):
+        wanted, started = self.wanted, self._started()
+        warm = False
+        if started:
+            self.result["runs"] = started["runs"]
+            self.flags.extend(started["flags"])
+            warm = time.time() - os.stat(self.started_path).st_mtime < WARM_SECONDS
+        done = len(self.result["runs"])
+        numbers = [*([] if warm else range(1 - wanted.warmup_runs, 1)), *range(done + 1, wanted.runs_until_now() + 1)]
+        for number in numbers:
             measured, parsed, flags = self._run(number, watch, work_dir)
             if number > 0:
                 self.result["runs"].append(measured)

@@ -19,7 +19,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.ai_idp import benchmark_measure as engine
 from ansible.module_utils.testing import patch_module_args
-from benchmark import PROFILES, TOOLS, benchmark_packages, benchmark_plan, benchmark_plan_text
+from benchmark import PROFILES, TOOLS, benchmark_packages, benchmark_plan, benchmark_plan_text, benchmark_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = tempfile.TemporaryDirectory
@@ -33,7 +33,7 @@ GPU_PROFILE = {**PROFILE, "gpus": [{"name": "NVIDIA H100 80GB HBM3"}]}
 KEYS = {
     *("schema", "id", "key", "status", "reason", "host", "environment", "tool", "method", "command", "parameters"),
     *("build", "model", "model_hash", "hardware_fingerprint", "hardware", "warmup_runs", "runs", "flags"),
-    *("measured_at", "devices", "subject"),
+    *("measured_at", "devices", "subject", "rounds"),
 }
 
 
@@ -125,6 +125,58 @@ def lab(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Lab:
 
 
 # --- what is measured and kept --------------------------------------------------------------------------
+
+
+def test_rounds_add_to_what_is_started_and_warm_up_once(lab: Lab) -> None:
+    seen = []
+    for number in (1, 2, 3):
+        answer = lab.run(runs=5, rounds=3, round=number)
+        assert answer["changed"] is True
+        seen.append((answer["measurement"]["status"], len(answer["measurement"]["runs"]), lab.count))
+        finished = (lab.results / "llama-bench-cpu.json").exists()
+        assert finished is (number == 3)
+    # ceil(5/3), ceil(10/3) and 5 runs, after one for warming up.
+    assert seen == [("started", 2, 3), ("started", 4, 5), ("ok", 5, 6)]
+    assert "in 3 rounds with the other measurements" in answer["measurement"]["method"]
+    assert list(lab.results.glob("*.started")) == []
+    assert lab.run(runs=5, rounds=3, round=1)["kept"] is True
+    # What was done at one go does not tell how the machine changes; what was done in rounds answers both.
+    assert lab.run(runs=5)["kept"] is True
+
+
+def test_runs_of_one_moment_do_not_answer_for_rounds(lab: Lab) -> None:
+    lab.run()
+    assert lab.run(rounds=2, round=1)["measurement"]["status"] == "started"
+
+
+def test_a_round_that_fails_ends_what_was_started_and_keeps_what_was_finished(lab: Lab) -> None:
+    lab.run(rounds=2, round=1)
+    lab.run(rounds=2, round=2)
+    lab.run(rounds=2, round=1, again=True)
+    lab.write("sys.exit('out of memory')")
+    answer = lab.run(rounds=2, round=2)
+    assert (answer["measurement"]["status"], answer["changed"]) == ("failed", False)
+    assert list(lab.results.glob("*.started")) == []
+    assert json.loads((lab.results / "llama-bench-cpu.json").read_text())["status"] == "ok"
+
+
+def test_a_round_of_another_day_warms_up_again(lab: Lab) -> None:
+    lab.run(rounds=2, round=1)
+    started = lab.results / "llama-bench-cpu.json.started"
+    os.utime(started, (time.time() - 86400, time.time() - 86400))
+    lab.run(rounds=2, round=2)
+    assert lab.count == 4
+
+
+def test_a_round_that_is_none_is_refused(lab: Lab) -> None:
+    assert "round is 3; it is between 1 and rounds, which is 2." in lab.run(rounds=2, round=3)["msg"]
+
+
+def test_the_full_profile_lets_measurements_take_turns() -> None:
+    plan = [{"id": "a", "runs": 5}, {"id": "b", "runs": 3}]
+    assert benchmark_rounds(plan, "full") == 5
+    assert benchmark_rounds(plan, "quick") == 1
+    assert benchmark_rounds([], "full") == 1
 
 
 def test_a_result_is_that_of_the_contract(lab: Lab) -> None:

@@ -22,7 +22,7 @@ def test_results_have_their_runs(host, name, metric):
     assert result["status"] == "ok"
     assert result["environment"] == "lab"
     assert result["host"] == "role-test"
-    assert len(result["runs"]) == 2
+    assert (len(result["runs"]), result["rounds"]) == (2, 2)
     assert all(run["metrics"][metric] > 0 for run in result["runs"])
     assert result["hardware_fingerprint"]
     assert any(character.isdigit() for character in result["build"])
