@@ -20,10 +20,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
@@ -411,6 +412,65 @@ def parse_gpu_samples(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def _whole(path: str) -> int | None:
+    line = read_line(path) or ""
+    return int(line) if line.lstrip("-").isdigit() else None
+
+
+def board_now(root: str = "/sys/class") -> dict[str, float]:
+    """The hottest sensor of CPU and board in °C, and what a Jetson takes in all in W; what nobody tells is left out.
+
+    A Jetson's power monitor is an INA3221, whose channel VDD_IN is the whole board: Linux' Documentation/hwmon/ina3221
+    gives its files in mV and mA.
+    """
+    found: dict[str, float] = {}
+    sensors = glob.glob(f"{root}/thermal/thermal_zone*/temp")
+    for folder in glob.glob(f"{root}/hwmon/hwmon*"):
+        if read_line(f"{folder}/name") in ("k10temp", "coretemp"):
+            sensors += glob.glob(f"{folder}/temp*_input")
+        for label in glob.glob(f"{folder}/in[123]_label"):
+            if read_line(label) != "VDD_IN":
+                continue
+            channel = os.path.basename(label)[2]
+            millivolts, milliamperes = _whole(f"{folder}/in{channel}_input"), _whole(f"{folder}/curr{channel}_input")
+            if millivolts is not None and milliamperes is not None:
+                found["power_draw_watts"] = round(millivolts * milliamperes / 1e6, 2)
+    temperatures = [value for value in map(_whole, sensors) if value is not None and value > 0]
+    if temperatures:
+        found["temperature_celsius"] = max(temperatures) / 1000
+    return found
+
+
+class BoardWatch:
+    """The board's sensors during a run: the highest of each."""
+
+    def __init__(self, now: Callable[[], dict[str, float]] = board_now, seconds: float = 0.5) -> None:
+        self._now = now
+        self._seconds = seconds
+        self._highest: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _look(self) -> None:
+        while True:
+            for name, value in self._now().items():
+                self._highest[name] = max(value, self._highest.get(name, value))
+            if self._over.wait(self._seconds):
+                return
+
+    def start(self) -> None:
+        # A virtual machine has no sensors.
+        if self._now():
+            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> dict[str, float]:
+        self._over.set()
+        if self._thread:
+            self._thread.join(5.0)
+        return self._highest
+
+
 class GpuWatch:
     """GPUs before and during a run, by one nvidia-smi that repeats itself; nothing where there is none."""
 
@@ -789,6 +849,8 @@ class Measurement:
             throttles = _throttle_count()
             started_at, started = now_text(), time.monotonic()
             watch.start()
+            board = BoardWatch()
+            board.start()
             output: Output | None = None
             try:
                 for _ in range(CONTAINER_STARTS):
@@ -801,6 +863,7 @@ class Measurement:
             finally:
                 seconds = time.monotonic() - started
                 conditions["gpus"] = watch.stop() or gpus_before
+                conditions["board"] = board.stop()
                 if output is None or output.rc is None:
                     docker_kill(output_dir)
             throttles_after = _throttle_count()

@@ -525,6 +525,37 @@ def test_samples_of_a_gpu_become_one_row() -> None:
     assert rows[1]["throttle_reasons"] == []
 
 
+def test_the_board_tells_its_temperature_and_power(tmp_path: Path) -> None:
+    """Constructed as the kernel's documentation of these files has it, not captured."""
+    sensors = {
+        "thermal/thermal_zone0/temp": "51250",
+        "thermal/thermal_zone1/temp": "-256000",
+        "hwmon/hwmon0/name": "k10temp",
+        "hwmon/hwmon0/temp1_input": "63000",
+        "hwmon/hwmon1/name": "ina3221",
+        "hwmon/hwmon1/in1_label": "VDD_IN",
+        "hwmon/hwmon1/in1_input": "5000",
+        "hwmon/hwmon1/curr1_input": "2400",
+        "hwmon/hwmon1/in2_label": "VDD_SOC",
+        "hwmon/hwmon1/in2_input": "900",
+        "hwmon/hwmon1/curr2_input": "1000",
+    }
+    for name, text in sensors.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert engine.board_now(str(tmp_path)) == {"temperature_celsius": 63.0, "power_draw_watts": 12.0}
+    assert engine.board_now(str(tmp_path / "none")) == {}
+
+
+def test_the_highest_of_a_run_is_kept() -> None:
+    readings = iter([{"temperature_celsius": value} for value in (40.0, 61.0, 90.0, 55.0)])
+    last: dict[str, float] = {}
+    watch = engine.BoardWatch(lambda: next(readings, last), seconds=0.01)
+    watch.start()
+    time.sleep(0.2)
+    assert watch.stop() == {"temperature_celsius": 90.0}
+
+
 def test_busy_and_throttled_runs_are_named() -> None:
     conditions = {"cpu_busy_before": 0.6, "cpu_count": 24, "gpus": engine.parse_gpu_samples(SAMPLES)}
     before = [{"index": 0, "utilization_percent": 35.0}, {"index": 1, "utilization_percent": 10.0}]

@@ -129,12 +129,17 @@ class Finding(_Model):
         return self.reason.startswith("stale")
 
 
-class GpuConditions(_Model):
+class BoardConditions(_Model):
+    """How CPU and board were during a run."""
+
+    power_draw_watts: Figure = None
+    temperature_celsius: Figure = None
+
+
+class GpuConditions(BoardConditions):
     """How a GPU was during a run."""
 
     clock_sm_mhz: Figure = None
-    power_draw_watts: Figure = None
-    temperature_celsius: Figure = None
     throttle_reasons: Texts = []
 
 
@@ -143,6 +148,7 @@ class Conditions(_Model):
 
     load_before: Figure = None
     cpu_count: Figure = None
+    board: BoardConditions = BoardConditions()
     gpus: Annotated[list[GpuConditions], BeforeValidator(_none_is_empty)] = []
 
 

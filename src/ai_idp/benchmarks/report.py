@@ -19,7 +19,16 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ai_idp.benchmarks import plots
-from ai_idp.benchmarks.findings_file import WEEK, Finding, Findings, Hardware, Measurement, Verdict, read_findings
+from ai_idp.benchmarks.findings_file import (
+    WEEK,
+    BoardConditions,
+    Finding,
+    Findings,
+    Hardware,
+    Measurement,
+    Verdict,
+    read_findings,
+)
 from ai_idp.benchmarks.plots import DASH, HistoryPoint, Measured, Span, interval_texts, number, span_text
 from ai_idp.errors import FrontError
 
@@ -172,7 +181,7 @@ class View:
 
 
 FIGURES_HEADER = ("Measurement", "Figure", "Mean", "Runs from to", "n", "Host", "Model")
-CONDITIONS_HEADER = ("Measurement", "Host", "Runs", "Load before", "SM clock", "Power", "GPU temperature", "Flags")
+CONDITIONS_HEADER = ("Measurement", "Host", "Runs", "Load before", "SM clock", "Power", "Temperature", "Flags")
 
 HEADERS = {"figures": FIGURES_HEADER, "conditions": CONDITIONS_HEADER}
 
@@ -281,16 +290,20 @@ def _range(values: Sequence[float], unit: str) -> str:
 
 
 def _conditions(measurement: Measurement) -> dict[str, str]:
-    """The runs' conditions, each as the range of its readings; what nobody read is not there."""
+    """The runs' conditions, each as the range of its readings; what nobody read is not there.
+
+    Power and temperature are the GPU's, and those of the board where there is none that tells.
+    """
     met = [run.conditions for run in measurement.runs]
     gpus = [gpu for one in met for gpu in one.gpus]
+    told: Sequence[BoardConditions] = gpus or [one.board for one in met]
     loads = [one.load_before for one in met if one.load_before is not None]
     cpus = {int(one.cpu_count) for one in met if one.cpu_count is not None}
     found = {
         "load": _range(loads, f"on {max(cpus)} CPUs" if cpus else ""),
         "clock": _range([gpu.clock_sm_mhz for gpu in gpus if gpu.clock_sm_mhz is not None], "MHz"),
-        "power": _range([gpu.power_draw_watts for gpu in gpus if gpu.power_draw_watts is not None], "W"),
-        "temperature": _range([gpu.temperature_celsius for gpu in gpus if gpu.temperature_celsius is not None], "°C"),
+        "power": _range([one.power_draw_watts for one in told if one.power_draw_watts is not None], "W"),
+        "temperature": _range([one.temperature_celsius for one in told if one.temperature_celsius is not None], "°C"),
     }
     return {name: text for name, text in found.items() if text}
 
@@ -387,7 +400,7 @@ def _entry(claim_anchor: str, finding: Finding, measurement: Measurement | None)
             "load": "Load before",
             "clock": "SM clock",
             "power": "Power",
-            "temperature": "GPU temperature",
+            "temperature": "Temperature",
         }
         met = _conditions(measurement)
         conditions = [(label, met[name]) for name, label in names.items() if name in met]
