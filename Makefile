@@ -11,7 +11,7 @@ ALL ?=
 export LAB_INSTALL ?= 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup lab lab-down test test-unit test-lint test-roles test-lab dashboards docs clean
+.PHONY: help setup lab lab-hosts lab-down test test-unit test-lint test-roles molecule test-lab dashboards docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,10 +37,11 @@ lab: setup ## Make the lab and run every week in it
 lab-down: setup ## Remove the lab (ALL=1: its images too)
 	@ai-idp lab down $(if $(ALL),--all)
 
+# The lab's images mostly wait for downloads and disks, so they are made beside what needs the processor.
 test: ## Run every test
-	@$(MAKE) --no-print-directory test-lint
-	@$(MAKE) --no-print-directory test-unit
-	@$(MAKE) --no-print-directory test-roles
+	@echo "test: test-lint, test-unit and the lab's images at the same time; each speaks when it is done"
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-lint test-unit lab-hosts
+	@$(MAKE) --no-print-directory molecule
 	@$(MAKE) --no-print-directory test-lab
 
 test-lint: setup ## ansible-lint, yamllint, ruff, mypy
@@ -53,12 +54,18 @@ test-lint: setup ## ansible-lint, yamllint, ruff, mypy
 
 test-unit: setup ## Unit tests of modules, filters and the command line
 	@echo "test-unit: modules, filters, command line"
-	@pytest tests/unit
+	@pytest tests/unit --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-test-roles: setup ## Molecule: every role, or ROLE=name
-	@echo "test-roles: check, converge, idempotence, verify$(if $(ROLE), of $(ROLE))"
+lab-hosts: setup
+	@echo "lab-hosts: images and hosts of the lab"
 	@ai-idp lab up --hosts-only
+
+molecule: setup
+	@echo "test-roles: check, converge, idempotence, verify$(if $(ROLE), of $(ROLE))"
 	@tests/run-molecule $(ROLE)
+
+test-roles: lab-hosts ## Molecule: every role, or ROLE=name
+	@$(MAKE) --no-print-directory molecule
 
 test-lab: setup ## The whole platform in the lab, asked by real clients
 	@echo "test-lab: the platform in the lab"

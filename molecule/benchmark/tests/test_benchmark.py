@@ -1,8 +1,11 @@
 """What the role measured is kept as the contract says, and nothing that it needed for it is left."""
 
 import json
+import os
 
 import pytest
+
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 
 RESULTS = "/home/ubuntu/ai-idp/benchmark/results"
 
@@ -42,4 +45,4 @@ def test_nothing_is_left_behind(host):
     for tool in ("iperf3", "sockperf"):
         assert not host.process.filter(comm=tool)
     for port in (5201, 11111):
-        assert not host.socket(f"tcp://10.77.0.100:{port}").is_listening
+        assert not host.socket(f"tcp://{ADDRESS}:{port}").is_listening

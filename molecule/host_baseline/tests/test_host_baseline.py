@@ -1,12 +1,13 @@
 """What the host itself says after host_baseline has run, and what a stranger can reach on it."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
 
-ADDRESS = "10.77.0.100"
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 ADMITTED, REFUSED = 18000, 18001
 
 

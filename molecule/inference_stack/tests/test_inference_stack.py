@@ -1,10 +1,13 @@
 """The stack on the test host, asked as its clients would ask it."""
 
 import json
+import os
 
 from testinfra.host import Host
 
-URL = "http://10.77.0.100:18080"
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
+
+URL = f"http://{ADDRESS}:18080"
 KEY = "not-a-secret-of-the-role-test"
 
 

@@ -1,6 +1,9 @@
 """What the running exporter tells, without NGINX and with a page such as NGINX makes."""
 
+import os
 import time
+
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 
 UNIT = "prometheus-nginx-exporter"
 PAGE = """Active connections: 3
@@ -21,7 +24,7 @@ def test_service_runs_on_one_address_only(host):
     assert host.service(UNIT).is_enabled
     assert host.socket("tcp://127.0.0.1:9114").is_listening
     assert not host.socket("tcp://0.0.0.0:9114").is_listening
-    assert not host.socket("tcp://10.77.0.100:9114").is_listening
+    assert not host.socket(f"tcp://{ADDRESS}:9114").is_listening
 
 
 def test_without_nginx_it_says_so(host):

@@ -1,8 +1,12 @@
 """What the running exporter tells after node_exporter has run."""
 
+import os
+
 import pytest
 
-URL = "http://10.77.0.100:9101/metrics"
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
+
+URL = f"http://{ADDRESS}:9101/metrics"
 UNIT = "prometheus-node-exporter"
 
 
@@ -23,7 +27,7 @@ def test_service_runs_now_and_after_a_boot(host):
 
 
 def test_it_listens_on_one_address_only(host):
-    assert host.socket("tcp://10.77.0.100:9101").is_listening
+    assert host.socket(f"tcp://{ADDRESS}:9101").is_listening
     assert not host.socket("tcp://0.0.0.0:9101").is_listening
     assert not host.socket("tcp://127.0.0.1:9101").is_listening
     # The package's own start would have been on the usual port of every address.

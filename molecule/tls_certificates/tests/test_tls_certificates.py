@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
-ADDRESS, PORT = "10.77.0.100", 18443
+ADDRESS, PORT = os.environ["ROLE_TEST_ADDRESS"], 18443
 TLS = "/etc/ai-idp/tls"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 
