@@ -30,6 +30,12 @@ class Run:
         """Number of changed tasks by host, from the recap."""
         return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.M)}
 
+    def changed_tasks(self, host: str) -> set[str]:
+        """Names of the tasks that changed something on a host."""
+        tasks = re.split(r"^TASK \[(.*)\] \*+$", self.output, flags=re.M)
+        return {name for name, said in zip(tasks[1::2], tasks[2::2], strict=True)
+                if re.search(rf"^changed: \[{re.escape(host)}\]", said, re.M)}  # fmt: skip
+
 
 def run_playbook(*arguments: str, inventory: Path = INVENTORY, timeout: int = 900) -> Run:
     """Run a playbook the way a user does.

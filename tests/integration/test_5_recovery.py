@@ -1,5 +1,6 @@
 """What happens when a service is killed, a release is broken, or keys are replaced."""
 
+import subprocess
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from openai import OpenAI
 from testinfra.host import Host
 
-from .conftest import extra, run_playbook
+from .conftest import ROOT, extra, run_playbook
 
 
 def answers(endpoint: dict[str, Any]) -> bool:
@@ -61,4 +62,7 @@ def test_rotated_keys_replace_the_old_ones(client: OpenAI, endpoints: dict[str, 
     assert not any(key in run.output for key in secrets.values())
     with pytest.raises(openai.AuthenticationError):
         client.models.list()
+    # Clients of the gateway have keys of their own and notice nothing.
+    well = subprocess.run(["ai-idp", "doctor"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert well.returncode == 0, well.stdout
     assert run_playbook("playbooks/week2.yml").changed["schlimers-server"] == 0

@@ -71,6 +71,24 @@ def test_the_fields_of_the_dashboards_are_there(recording: object) -> None:
     assert {f"DCGM_FI_DEV_{field}" for field in wanted.split()} <= set(values(recording, START))
 
 
+def test_the_exporter_is_told_to_read_what_the_recording_has(recording: object) -> None:
+    counters = Path(__file__).parents[2] / "roles" / "inference_stack" / "files" / "dcgm_counters.csv"
+    rows = [line.split(", ", 2) for line in counters.read_text().splitlines() if not line.startswith("#")]
+    assert {name for name, _, _ in rows} == set(values(recording, START))
+    text = dcgm_replay.render(recording, "lab", START, START)
+    for name, kind, _ in rows:
+        assert f"# TYPE {name} {kind}\n" in text
+
+
+def test_what_alerts_and_dashboards_ask_is_read(recording: object) -> None:
+    root = Path(__file__).parents[2]
+    places = ("roles/prometheus/templates", "roles/status_page/files", "roles/grafana/files", "tools/dashboards")
+    files = [file for place in places for file in (root / place).rglob("*") if file.suffix in (".j2", ".py", ".json")]
+    asked = set(re.findall(r"DCGM_FI_\w+", "".join(file.read_text(encoding="utf-8") for file in files)))
+    # The name that a field had before DCGM 3.3.
+    assert asked - {"DCGM_FI_DEV_CLOCK_THROTTLE_REASONS"} <= set(values(recording, START))
+
+
 def test_the_sentinel_keeps_every_digit(recording: object) -> None:
     text = dcgm_replay.render(recording, "lab", START, START + 77)
     line = next(line for line in text.splitlines() if line.startswith("DCGM_FI_DEV_MEMORY_TEMP{"))
