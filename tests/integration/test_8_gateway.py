@@ -161,15 +161,15 @@ def test_every_target_is_up(http: httpx.Client, secrets: dict[str, str]) -> None
 def test_the_gateway_adds_next_to_nothing_to_a_stream(endpoints: dict[str, Any], secrets: dict[str, str]) -> None:
     direct = timing.Target(endpoints["vllm"]["url"], secrets["inference_stack_vllm_api_key"])
     gateway = timing.Target(GATEWAY, secrets["gateway_client_key_load"], str(CA))
-    # What else this machine does in these seconds can only add: the best of three is the gateway's own part.
-    for _ in range(3):
+    # What else this machine does in these seconds can only add: the best of five is the gateway's own part.
+    for _ in range(5):
         found = timing.compare(direct, gateway, "tiny-llama", runs=50, tokens=20)
         print(json.dumps(timing.rounded(vars(found)), indent=1))
         assert found.problems == []
-        # Each token comes as it is made: the usual gap is the engine's, and no more tokens come in one piece. A gateway
-        # that collects what it sends sends nearly all of them so.
+        # Each token comes as it is made: the usual gap is the engine's. On a machine that is busy some come together
+        # either way; a gateway that collects what it sends sends nearly all of them so.
         gaps = abs(found.gaps_gateway["p50"] - found.gaps_direct["p50"]) <= max(1.0, 0.1 * found.gaps_direct["p50"])
-        apart = found.together_gateway <= found.together_direct + 0.1
+        apart = found.together_gateway <= found.together_direct + 0.3
         if found.first_added_p50 <= timing.FIRST_TOKEN_LIMIT_MS and gaps and apart:
             break
     else:
