@@ -8,13 +8,13 @@ from .conftest import ROOT, run_playbook
 
 
 def test_a_second_run_changes_nothing() -> None:
-    run = run_playbook("playbooks/week2.yml")
+    run = run_playbook("playbooks/site.yml")
     assert run.code == 0, run.output
     assert set(run.changed.values()) == {0}, run.output
 
 
 def test_check_and_diff_of_what_runs_changes_nothing() -> None:
-    run = run_playbook("playbooks/week2.yml", "--check", "--diff")
+    run = run_playbook("playbooks/site.yml", "--check", "--diff")
     assert run.code == 0, run.output
     assert set(run.changed.values()) == {0}, run.output
 
