@@ -8,6 +8,8 @@ from .conftest import ROOT, run_playbook
 
 
 def test_a_second_run_changes_nothing() -> None:
+    # The front page takes over what week 1 has measured meanwhile.
+    assert run_playbook("playbooks/week3.yml").code == 0
     run = run_playbook("playbooks/site.yml")
     assert run.code == 0, run.output
     assert set(run.changed.values()) == {0}, run.output
