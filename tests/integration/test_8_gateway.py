@@ -205,7 +205,7 @@ def test_a_service_that_is_killed_is_told_and_shown_and_forgotten_again(
     finally:
         gpu_server.check_output(f"docker start {STACK}-llama-cpp-1")
         gpu_server.check_output(f"systemctl start {STACK}-watch.timer")
-    cleared_after = seconds_until(lambda: dead not in firing(), 4 * SCRAPE_S)
+    cleared_after = seconds_until(lambda: dead not in firing(), 8 * SCRAPE_S)
     print(f"told after {told_after:.0f} s, cleared {cleared_after:.0f} s after it was started again")
     seconds_until(lambda: "is down" not in http.get("/").text, PAGE_S)
 
@@ -248,6 +248,9 @@ CHANGED = {
     "monitoring_daemon : Service runs, now and after a boot: prometheus",
 }
 
+# Week 1 may have measured since the page was last told of it.
+FINDINGS = "status_page : Findings of the last benchmark are there"
+
 
 def test_a_host_and_a_client_more_and_less(
     wider: Path, http: httpx.Client, trust: ssl.SSLContext, secrets: dict[str, str], gateway: testinfra.host.Host
@@ -261,7 +264,7 @@ def test_a_host_and_a_client_more_and_less(
     master = gateway.check_output("systemctl show --property=MainPID nginx.service")
     run = run_playbook("playbooks/week3.yml", *extra(ai_idp_gateway_clients=[{"name": "visitor"}]), inventory=wider)
     assert run.code == 0, run.output
-    assert run.changed_tasks("xps15") == CHANGED
+    assert run.changed_tasks("xps15") - {FINDINGS} == CHANGED
     assert run.changed["schlimers-server"] == run.changed["jetson"] == 0
     key = yaml.safe_load((wider / "secrets.yml").read_text(encoding="utf-8"))["gateway_client_key_visitor"]
     assert key not in run.output
@@ -270,7 +273,7 @@ def test_a_host_and_a_client_more_and_less(
     assert {model_of(key) for _ in range(6)} == {"tiny-llama", "stand-in"}
     for job in ("node", "vllm", "llama_cpp", "triton", "dcgm"):
         assert {"schlimers-server", "second-server"} <= hosts_of(http, secrets, job)
-    seconds_until(lambda: not down(http, secrets), 3 * SCRAPE_S)
+    seconds_until(lambda: not down(http, secrets), 6 * SCRAPE_S)
 
     # The visitor's stream comes from the very host that is taken out, while the visitor's key is revoked.
     stream = long_stream(trust, key)
@@ -286,7 +289,8 @@ def test_a_host_and_a_client_more_and_less(
         run = undone.result()
     assert run.code == 0, run.output
     assert run.changed_tasks("xps15") == CHANGED
-    assert max(later - earlier for earlier, later in pairwise(arrived)) < 2
+    # A stream that waits for the run would wait for most of a minute.
+    assert max(later - earlier for earlier, later in pairwise(arrived)) < 5
     assert gateway.check_output("systemctl show --property=MainPID nginx.service") == master
     with pytest.raises(openai.AuthenticationError):
         openai_client(trust, key).models.list()

@@ -235,7 +235,7 @@ def test_streams_go_on_while_keys_change(host, web):
             enough.set()
         last.result(timeout=10)
     assert host.check_output("cat /run/nginx.pid") == master, "it was restarted"
-    assert max(later - earlier for earlier, later in pairwise(pieces)) < 1
+    assert max(later - earlier for earlier, later in pairwise(pieces)) < 5
     assert not [secret for secret in SECRETS if secret in run.stdout], "a diff shows a secret"
     assert "secret file clients.map changes" in run.stdout
     assert converge().returncode == 0
