@@ -155,7 +155,7 @@ def test_every_target_is_up(http: httpx.Client, secrets: dict[str, str]) -> None
     seconds_until(lambda: not down(http, secrets), 6 * SCRAPE_S)
     jobs = {target["labels"]["job"] for target in prometheus(http, secrets, "targets")["activeTargets"]}
     assert jobs == {
-        *("node", "vllm", "llama_cpp", "triton", "dcgm"),
+        *("node", "vllm", "llama_cpp", "triton", "dcgm", "edge_llama_cpp"),
         *("nginx", "gateway", "blackbox", "prometheus", "alertmanager"),
     }
 
