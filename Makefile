@@ -6,12 +6,14 @@ UV := .cache/uv/bin/uv
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 # ROLE=docker_engine tests one role only.
 ROLE ?=
+# BENCH="--quick" times less; docs/bench.md has the flags.
+BENCH ?=
 # ALL=1 removes the lab's images too.
 ALL ?=
 export LAB_INSTALL ?= 1
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help setup lab lab-hosts lab-down test test-unit test-lint test-roles molecule test-lab dashboards docs clean
+.PHONY: help setup lab lab-hosts lab-down test test-unit test-lint test-roles molecule test-lab bench dashboards docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,13 +72,17 @@ test-roles: lab-hosts ## Molecule: every role, or ROLE=name
 test-lab: setup ## The whole platform in the lab, asked by real clients
 	@echo "test-lab: the platform in the lab"
 	@ai-idp lab up
-	@pytest tests/integration
+	@pytest tests/integration --durations=15
+
+bench: setup ## Time no-change runs against stock settings and against a former tree
+	@PYTHONPATH=tools python -m bench $(BENCH)
 
 dashboards: setup ## Write Grafana's dashboards from their description
 	@PYTHONPATH=tools python -m dashboards
 
-docs: setup ## Write the roles' READMEs from their argument specs
+docs: setup ## Write the roles' READMEs from their argument specs, and the table of doors from the inventory
 	@python tools/role_readmes.py
+	@python tools/doors.py
 
 clean: ## Remove what was made here, the lab excepted
 	rm -rf .venv .cache .ansible artifacts .mypy_cache .pytest_cache .ruff_cache

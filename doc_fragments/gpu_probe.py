@@ -34,13 +34,3 @@ options:
     type: path
     default: /
 """
-
-    READ_ONLY = r"""
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
-"""

@@ -362,6 +362,39 @@ def benchmark_plan(given: dict[str, Any]) -> list[Item]:
     return items
 
 
+def benchmark_problems(
+    runs: int, warmup_runs: int, timeout: int, peers: list[dict[str, Any]], hosts: list[str]
+) -> list[str]:
+    """Say what of the settings makes no sense, a sentence each; ``hosts`` are those of the inventory."""
+    problems = []
+    if runs < 2:
+        problems.append(
+            f"benchmark_runs is {runs}; an interval needs at least 2 independent runs: set it to 2 or more."
+        )
+    if warmup_runs < 0:
+        problems.append(f"benchmark_warmup_runs is {warmup_runs}; it is 0 or more.")
+    if timeout < 1:
+        problems.append(f"benchmark_timeout is {timeout}; it is a number of seconds above 0.")
+    unknown = [peer["name"] for peer in peers if peer["name"] not in hosts]
+    if unknown:
+        problems.append(
+            f"benchmark_peers names {', '.join(unknown)}, which the inventory does not have: name hosts of the "
+            "inventory."
+        )
+    return problems
+
+
+def benchmark_asked(plan: list[Item], api_keys: dict[str, str]) -> list[Item]:
+    """The plan as the module benchmark_measure takes it, each endpoint with its key."""
+    kept = set(KEYS) - {"key", "peer"}
+    asked = []
+    for item in plan:
+        options = {name: value for name, value in item.items() if name in kept and value is not None}
+        key = api_keys.get(item.get("key") or "")
+        asked.append({**options, **({"secrets": {"OPENAI_API_KEY": key}} if key else {})})
+    return asked
+
+
 def benchmark_rounds(plan: list[Item], profile: str) -> int:
     """In how many rounds the plan is measured: in each of them, one process of each measurement or a few."""
     return max((int(item["runs"]) for item in plan), default=1) if PROFILES[profile].in_turn else 1
@@ -394,6 +427,8 @@ class FilterModule:
         """Name each filter."""
         return {
             "benchmark_packages": benchmark_packages,
+            "benchmark_asked": benchmark_asked,
+            "benchmark_problems": benchmark_problems,
             "benchmark_plan": benchmark_plan,
             "benchmark_plan_text": benchmark_plan_text,
             "benchmark_rounds": benchmark_rounds,

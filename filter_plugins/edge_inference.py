@@ -13,6 +13,23 @@ RPC_OVERHEAD = 512 * MIB
 # More than this part must be gained before clients are let have more: what is free differs from run to run.
 WORTH = 0.25
 
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_IPV4 = re.compile(r"(\d{1,3}\.){3}\d{1,3}")
+_NETWORK = re.compile(r"(\d{1,3}\.){3}\d{1,3}(/\d{1,2})?|[0-9a-fA-F]*:[0-9a-fA-F:]*(/\d{1,3})?")
+_KEY = re.compile(r"[!-~]{16,256}")
+_MODEL_FILE = re.compile(r"/[A-Za-z0-9._/@+-]+[.]gguf")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+# The smallest number that each setting may be.
+LEAST = {
+    "threads": 0,
+    "rpc_threads": 0,
+    "cache_ram_mib": 0,
+    "memory_reserved_mib": 0,
+    "start_timeout": 1,
+    "rpc_cache_days": 1,
+    "rpc_cache_min_free_mib": 0,
+}
+
 _UP_TO = re.compile(r"^up to (\d+)$")
 
 
@@ -41,6 +58,69 @@ def rpc_wish(value: Any) -> tuple[int | None, bool] | None:
     if isinstance(value, bool) or not number.isdigit() or not LEAST_RPC // MIB <= int(number) <= 1 << 20:
         return None
     return int(number) * MIB, limited is None
+
+
+def _address_errors(address: str, addresses: list[str]) -> list[str]:
+    """What is wrong with the address of the API."""
+    there = ", ".join(addresses) or "none"
+    if not _IPV4.fullmatch(address) or not address.strip("0."):
+        return [
+            f"edge_inference_listen_address is '{address}'; name one IPv4 address of this host (it has {there})",
+        ]
+    if not address.startswith("127.") and address not in addresses:
+        return [f"edge_inference_listen_address is '{address}', which this host does not have (it has {there})"]
+    return []
+
+
+def edge_errors(settings: dict[str, Any], addresses: list[str]) -> list[str]:
+    """Say what is wrong with the settings of accounts, API and model. The key is never shown.
+
+    Args:
+        settings: the role's variables by their names without ``edge_inference_``.
+        addresses: the host's IPv4 addresses.
+
+    Returns:
+        One sentence for each thing that is wrong.
+    """
+    errors = [
+        f"edge_inference_{name} is '{settings[name]}'; name a system account of its own, such as edge-inference"
+        for name in ("user", "rpc_user")
+        if not _ACCOUNT.fullmatch(settings[name]) or settings[name] == "root"
+    ]
+    if settings["user"] == settings["rpc_user"]:
+        errors.append(
+            f"edge_inference_user and edge_inference_rpc_user are both '{settings['user']}'; give RPC, which has no "
+            "password, an account that can't read the API's key"
+        )
+    errors += _address_errors(settings["listen_address"], addresses)
+    errors += [
+        f"edge_inference_{name} is {settings[name]}; the account may bind ports from 1024 to 65535"
+        for name in ("port", "rpc_port")
+        if not 1024 <= settings[name] <= 65535
+    ]
+    errors += [
+        f"edge_inference_client_networks has '{network}'; write an address or a network such as 192.168.1.0/24"
+        for network in settings["client_networks"]
+        if not _NETWORK.fullmatch(network)
+    ]
+    if not _KEY.fullmatch(settings["api_key"]):
+        what = "too short, too long or has other signs than visible ASCII" if settings["api_key"] else "empty"
+        errors.append(
+            f"edge_inference_api_key is {what}; set 16 to 256 of them, for example the output of openssl rand -hex 32"
+        )
+    if not _MODEL_FILE.fullmatch(settings["model_file"]):
+        errors.append(
+            f"edge_inference_model_file is '{settings['model_file']}'; name the absolute path of a .gguf file, of "
+            "letters, digits and . _ / @ + -"
+        )
+    if not _MODEL_NAME.fullmatch(settings["model_name"]):
+        errors.append(f"edge_inference_model_name is '{settings['model_name']}'; use letters, digits and . _ : / -")
+    errors += [
+        f"edge_inference_{name} is {settings[name]}; set {least} or more"
+        for name, least in LEAST.items()
+        if settings[name] < least
+    ]
+    return errors
 
 
 def edge_rpc_errors(settings: dict[str, Any], addresses: list[str]) -> list[str]:
@@ -119,6 +199,23 @@ def edge_release_errors(release: dict[str, Any], minimum: int, rpc_enabled: bool
             "be attacked (CVE-2026-118375); build a newer one, or this one with GGML_RPC_RDMA=OFF"
         )
     return errors
+
+
+def edge_model_errors(model: dict[str, Any] | None, path: str) -> list[str]:
+    """Say why a model's file can't be served.
+
+    Args:
+        model: what edge_host_info says of it, None where there is none.
+        path: variable ``edge_inference_model_file``.
+    """
+    if model is None:
+        return [
+            f"edge_inference_model_file is '{path}', and this host has no such file: the role model_store fetches it, "
+            "or the path is wrong"
+        ]
+    if not model["everybody_reads"]:
+        return [f"edge_inference_model_file is '{path}', which not everybody may read: run chmod o+r on it"]
+    return []
 
 
 def edge_running(inference_unit: str, rpc_unit: str) -> dict[str, int]:
@@ -204,16 +301,20 @@ def edge_memory_plan(
     return plan
 
 
-def edge_listeners(lines: list[str], port: int) -> list[str]:
-    """Name the addresses on which this port listens, from the lines of ``ss --no-header --listening --tcp``."""
-    found = []
-    for line in lines:
-        columns = line.split()
-        if len(columns) >= 4:
-            address, _, number = columns[3].rpartition(":")
-            if number == str(port):
-                found.append(address.partition("%")[0].strip("[]"))
-    return sorted(set(found))
+def edge_fit_gpus(gpus: list[dict[str, Any]], reserved_bytes: int) -> list[dict[str, Any]]:
+    """The GPUs as model_fit takes them: what is kept for the system is taken off where they share the host's memory.
+
+    Args:
+        gpus: as unit_memory tells them.
+        reserved_bytes: what is kept.
+    """
+    return [
+        {
+            **gpu,
+            "other_processes_bytes": gpu["other_processes_bytes"] + (reserved_bytes if gpu["memory_is_shared"] else 0),
+        }
+        for gpu in gpus
+    ]
 
 
 class FilterModule:
@@ -222,7 +323,9 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
         return {
-            "edge_listeners": edge_listeners,
+            "edge_errors": edge_errors,
+            "edge_fit_gpus": edge_fit_gpus,
+            "edge_model_errors": edge_model_errors,
             "edge_memory_plan": edge_memory_plan,
             "edge_release_errors": edge_release_errors,
             "edge_rpc_errors": edge_rpc_errors,

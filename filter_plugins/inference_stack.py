@@ -1,8 +1,148 @@
 """Filters of the role inference_stack, for what would be unreadable in Jinja."""
 
+import re
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.errors import AnsibleFilterError
+
+# As Docker reads them: powers of 1024, with or without a b at the end.
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([bkmg])?b?", re.IGNORECASE)
+UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+# What stands in the compose file and in units as it is given.
+FORMS = {
+    "account": (r"[a-z_][a-z0-9_-]{0,31}", "the name of an account, such as ubuntu"),
+    "folder": (r"(/[\w.@+-]+)+", "an absolute path of letters, digits and . _ @ + -, such as /srv/inference"),
+    "image": (
+        r"[a-z0-9][\w.:/-]*:[\w.-]+(@sha256:[0-9a-f]{64})?",
+        "a whole name with its tag, such as docker.io/vllm/vllm-openai:v0.30.0",
+    ),
+    "project": (r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, dashes and underscores, such as ai-idp-inference"),
+    "registry": (r"([A-Za-z0-9.-]+(:\d+)?)?", "a registry's name with its port, such as 192.168.1.5:5000, or nothing"),
+}
+KEY = re.compile(r"[!-~]+")
+
+
+def stack_problems(host: str, given: dict[str, Any], gpus: dict[str, Any]) -> list[str]:
+    """Say what of the settings does not fit together or to the host.
+
+    Args:
+        host: the host's name in the inventory.
+        given: ``accelerator``, ``bind_address``, ``lan_address`` for the example, ``enabled`` services, ``catalogue``
+            and ``models``, the names of models that are known and that are wanted; ``triton_known`` and
+            ``triton_models``, the same for Triton; by their variables ``sizes``, ``keys``, and ``texts``, each with the
+            name of its form.
+        gpus: answer of the module gpu_info.
+
+    Returns:
+        A sentence or two for each problem.
+    """
+    problems = []
+    said = " ".join(gpus.get("messages") or [])
+    from_cpu = "set inference_stack_accelerator: none to serve from the CPU with CPU images"
+    if given["accelerator"] == "nvidia" and not gpus["gpus"]:
+        problems.append(
+            f'inference_stack_accelerator is "nvidia", but no NVIDIA GPU answers on {host}. {said} Install the driver, '
+            f"or {from_cpu}."
+        )
+    if given["accelerator"] == "auto" and gpus["status"] == "unknown":
+        problems.append(f"Whether {host} has a GPU can not be told. {said} Mend that, or {from_cpu}.")
+    problems += _address_problems(given["bind_address"], given["lan_address"])
+    missing = [name for name in given["models"] if name not in given["catalogue"]]
+    if missing:
+        problems.append(
+            f"The model {', '.join(missing)} is not in the catalogue. inference_stack_vllm_model and "
+            f"inference_stack_llama_cpp_model take: {', '.join(sorted(given['catalogue']))}. Correct the name, or add "
+            "the model in playbooks/group_vars/all/models.yml."
+        )
+    if missing := [name for name in given["triton_models"] if name not in given["triton_known"]]:
+        problems.append(
+            f"inference_stack_triton_models names {', '.join(missing)}; it takes {', '.join(given['triton_known'])}, "
+            "the folders of roles/inference_stack/files/triton_models. Correct the name, or put the model there."
+        )
+    problems += [
+        f'{variable} is "{text}"; it takes {FORMS[form][1]}.'
+        for variable, (text, form) in given["texts"].items()
+        if not re.fullmatch(FORMS[form][0], text)
+    ]
+    problems += [
+        f"{variable} is {'no text' if key else 'empty'}; it takes a key of visible ASCII characters, such as "
+        "platform_secrets makes it. It is not shown here."
+        for variable, key in given["keys"].items()
+        if not KEY.fullmatch(key)
+    ]
+    problems += [
+        f'{variable} is "{size}"; it takes a number with b, k, m or g behind it, such as 24g'
+        f"{', or nothing for no limit' if variable.endswith('_limit') else ''}."
+        for variable, size in given["sizes"].items()
+        if not SIZE.fullmatch(size) and not (size == "" and variable.endswith("_limit"))
+    ]
+    if not given["enabled"]:
+        problems.append(
+            "Every service of the inference stack is switched off. Switch one on, or set inference_stack_state: absent."
+        )
+    return problems
+
+
+def _address_problems(address: str, example: str) -> list[str]:
+    try:
+        every = ip_address(address).is_unspecified
+    except ValueError:
+        every = not address
+        if address:
+            return [f'inference_stack_bind_address is "{address}"; it takes an address of the host, such as {example}.']
+    if not every:
+        return []
+    return [
+        f'inference_stack_bind_address is "{address}", which is every network the host is in. Set it to the address of '
+        f"the LAN, for example {example}."
+    ]
+
+
+def size_bytes(size: str) -> int | None:
+    """Read a size as Docker does: ``24g`` is 24 GiB.
+
+    Returns:
+        Bytes; None of an empty text.
+
+    Raises:
+        AnsibleFilterError: it is no size.
+    """
+    if not size:
+        return None
+    found = SIZE.fullmatch(size)
+    if not found:
+        raise AnsibleFilterError(f"{size!r} is no size: a number with b, k, m or g behind it, such as 24g.")
+    return int(float(found[1]) * UNITS[(found[2] or "b").lower()])
+
+
+def triton_known(files: str) -> list[str]:
+    """List the models that the role has for Triton."""
+    return sorted(path.parent.name for path in Path(files, "triton_models").glob("*/config.pbtxt"))
+
+
+def triton_repository(files: str, models: list[str]) -> dict[str, str]:
+    """Read the repository of Triton's planned models.
+
+    Args:
+        files: the role's folder of files; each model has a folder below its ``triton_models``.
+        models: names of the planned models.
+
+    Returns:
+        Text of each file by its path in a release.
+    """
+    # What Python compiled where tests ran the programs is not the role's.
+    found = [
+        path
+        for name in models
+        for path in sorted(Path(files, "triton_models", name).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    texts = {str(path.relative_to(files)): path.read_text(encoding="utf-8") for path in found}
+    # Triton wants a folder; files in it are no models.
+    return texts or {"triton_models/none": "No model is planned.\n"}
 
 
 def image_requests(
@@ -73,7 +213,8 @@ def catalogue_figures(catalogue: list[dict[str, Any]], models_dir: str) -> dict[
         models_dir: folder with one folder for each model; files that are there count more than figures.
 
     Returns:
-        By model, its ``name``, ``path``, ``figures`` and the ``engines`` that serve it.
+        By model, its ``name``, ``path``, ``figures``, the ``engines`` that serve it and whether it is tried where
+        nobody can tell whether it fits.
     """
     return {
         entry["name"]: {
@@ -84,6 +225,7 @@ def catalogue_figures(catalogue: list[dict[str, Any]], models_dir: str) -> dict[
                 **(entry.get("figures") or {}),
             },
             "engines": ENGINES[entry["format"]],
+            **({"accept_unknown": True} if entry.get("accept_unknown") else {}),
         }
         for entry in catalogue
     }
@@ -125,7 +267,12 @@ def stack_plan(
         "gpus": [_gpu_text(gpu) for gpu in gpus],
         "replayed": replayed,
         "services": {
-            row["name"]: {**{key: row[key] for key in keys if row[key] is not None}, **more.get(row["name"], {})}
+            row["name"]: {
+                **{key: row[key] for key in keys if row[key] is not None},
+                # Instances of a card that is cut up; others are named by their index.
+                **({"devices": row["devices"]} if any(":" in name for name in row.get("devices", ())) else {}),
+                **more.get(row["name"], {}),
+            }
             for row in services
         },
     }
@@ -136,12 +283,51 @@ def cdi_devices(services: dict[str, dict[str, Any]], total: int) -> dict[str, li
 
     Args:
         services: the plan's services.
-        total: how many GPUs the host has.
+        total: how many GPUs the host has, each MIG instance being one.
     """
     found = {}
     for name, planned in services.items():
-        names = ["all"] if len(planned["gpus"]) == total else [str(index) for index in planned["gpus"]]
+        own = planned.get("devices") or [str(index) for index in planned["gpus"]]
+        names = ["all"] if len(planned["gpus"]) == total else own
         found[name] = [f"nvidia.com/gpu={device}" for device in names]
+    return found
+
+
+def option_value(arguments: list[str], option: str, default: str) -> str:
+    """Read the value of an option out of a program's arguments, the last where it stands there twice.
+
+    Args:
+        arguments: the arguments, as ``--option=value`` or the value behind the option.
+        option: the option with its dashes.
+        default: what is said where the option is not there.
+    """
+    found = default
+    for index, argument in enumerate(map(str, arguments)):
+        if argument.startswith(f"{option}="):
+            found = argument.split("=", 1)[1]
+        elif argument == option and index + 1 < len(arguments):
+            found = str(arguments[index + 1])
+    return found
+
+
+def taken_text(services: list[dict[str, Any]], gpus: list[dict[str, Any]]) -> list[str]:
+    """Say of each service that was started without an answer what its device has in use now.
+
+    Args:
+        services: answer of the module model_fit for each service.
+        gpus: GPUs as gpu_info returns them after the start.
+    """
+    found = []
+    for row in services:
+        if not row.get("accepted"):
+            continue
+        if row["required_bytes"]:
+            thought = f"between {row['least_bytes'] / (1 << 30):.1f} and {row['required_bytes'] / (1 << 30):.1f} GiB"
+        else:
+            thought = "nobody could tell how much"
+        used = [gpu["memory_used_bytes"] for gpu in gpus if gpu["index"] in row["gpus"] and gpu["memory_used_bytes"]]
+        taken = f"{sum(used) / (1 << 30):.1f} GiB are in use on its GPUs now" if used else "what it takes was not read"
+        found.append(f"{row['name']}: {row['model']}: {taken}; thought were {thought}.")
     return found
 
 
@@ -155,7 +341,7 @@ def running_plan(text: str) -> dict[str, Any]:
     """Read the plan out of the release that runs; empty where there is none, or none that can be read."""
     try:
         release = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     plan = release.get("x-plan") if isinstance(release, dict) else None
     return plan if isinstance(plan, dict) else {}
@@ -241,6 +427,10 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Name each filter."""
         return {
+            "stack_problems": stack_problems,
+            "size_bytes": size_bytes,
+            "triton_known": triton_known,
+            "triton_repository": triton_repository,
             "image_requests": image_requests,
             "image_references": image_references,
             "image_lock": image_lock,
@@ -248,6 +438,8 @@ class FilterModule:
             "catalogue_figures": catalogue_figures,
             "stack_plan": stack_plan,
             "cdi_devices": cdi_devices,
+            "option_value": option_value,
+            "taken_text": taken_text,
             "running_plan": running_plan,
             "plan_text": plan_text,
             "with_keys": with_keys,

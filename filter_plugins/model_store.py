@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 SOURCE_KEYS = {"huggingface": ("repository", "revision"), "url": ("url",), "file": ("path",)}
 GATED_HOST = "huggingface.co"
@@ -51,7 +52,8 @@ def _entry_problems(entry: dict[str, Any], endpoint: str, has_token: bool) -> li
     sha256 = entry.get("sha256")
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         problems.append(f"model_store_catalogue: the sha256 of {name} is {sha256!r}; it must be 64 hexadecimal digits.")
-    if entry.get("gated") and not has_token and kind == "huggingface" and urlsplit(endpoint).hostname == GATED_HOST:
+    gated = boolean(entry.get("gated", False), strict=False)
+    if gated and not has_token and kind == "huggingface" and urlsplit(endpoint).hostname == GATED_HOST:
         repository = source.get("repository")
         problems.append(
             f"model_store_models: {name} comes from {repository}, which is gated, and model_store_token is empty: "
@@ -109,6 +111,12 @@ def model_store_problems(
     return problems
 
 
+def model_store_credentials(nas: dict[str, Any]) -> str:
+    """The text of a credentials file, as mount.cifs reads it."""
+    lines = [f"username={nas['username']}", f"password={nas.get('password') or ''}"]
+    return "\n".join([*lines, *([f"domain={nas['domain']}"] if nas.get("domain") else []), ""])
+
+
 def _lock_fits(locked: dict[str, Any] | None, source: dict[str, Any]) -> bool:
     """A lock speaks of one source; when the catalogue names another one, a new lock is made."""
     return bool(locked) and (locked or {}).get("source") == source
@@ -141,6 +149,12 @@ def model_store_wanted(
     return wanted
 
 
+def model_store_arguments(wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What of each wanted model the module model_download takes in its list."""
+    keys = ("name", "source", "lock", "lock_revision", "sha256")
+    return [{key: item[key] for key in keys if item[key]} for item in wanted]
+
+
 def model_store_locked(wanted: list[dict[str, Any]], results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What this host found, in the shape of the lock: {name: {source, revision, files}}."""
     by_name = {result["name"]: result for result in results}
@@ -155,6 +169,11 @@ def model_store_locked(wanted: list[dict[str, Any]], results: list[dict[str, Any
             "files": {file["path"]: {key: file[key] for key in ("size_bytes", "sha256")} for file in result["files"]},
         }
     return locked
+
+
+def model_store_is_locked(lock: dict[str, Any] | None, found: dict[str, dict[str, Any]]) -> bool:
+    """Whether the lock says all that this host found already."""
+    return model_store_merge(lock, [found]) == dict((lock or {}).get("models") or {})
 
 
 def model_store_merge(lock: dict[str, Any] | None, found: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -183,6 +202,9 @@ class FilterModule:
         return {
             "model_store_problems": model_store_problems,
             "model_store_wanted": model_store_wanted,
+            "model_store_credentials": model_store_credentials,
+            "model_store_arguments": model_store_arguments,
+            "model_store_is_locked": model_store_is_locked,
             "model_store_locked": model_store_locked,
             "model_store_merge": model_store_merge,
         }

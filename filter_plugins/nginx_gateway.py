@@ -3,8 +3,12 @@
 import re
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 KEY = re.compile(r"[A-Za-z0-9._~+/=-]{20,256}")
+# An engine's may be the owner's own, of whatever an HTTP header carries.
+UPSTREAM_KEY = re.compile(r"[!-~]{16,256}")
 PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\*))+/?|/")
 HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:]+")
 SEGMENT = "[A-Za-z0-9._-]+"
@@ -15,20 +19,11 @@ def _host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _allowed(route: dict[str, Any], engines: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """List the paths that a route lets through; its own list counts more than that of its engine."""
-    own: list[dict[str, Any]] = route.get("allowed") or []
-    return own or engines.get(route.get("engine", ""), [])
-
-
-def gateway_routes(
-    routes: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]], body_megabytes: int
-) -> list[dict[str, Any]]:
+def gateway_routes(routes: list[dict[str, Any]], body_megabytes: int) -> list[dict[str, Any]]:
     """Work out what nginx needs to know of each route. Routes without an upstream are left out.
 
     Args:
         routes: variable ``nginx_gateway_routes``.
-        engines: paths that are let through, by engine.
         body_megabytes: limit for a request's body where a route has none of its own.
 
     Returns:
@@ -47,13 +42,14 @@ def gateway_routes(
             "servers": [f"{_host(server['address'])}:{server['port']}" for server in route["upstreams"]],
             "auth": route.get("auth") or ("none" if ui else "client_key"),
             "upstream_key": bool(route.get("upstream_key")),
+            "upstream_name": route.get("upstream_name") or "",
             "body_megabytes": route.get("max_body_megabytes") or body_megabytes,
             "path": route["path"],
-            "strip": bool(route.get("strip_path")),
+            "strip": boolean(route.get("strip_path", False), strict=False),
         }
         if not ui:
             prefix = route["path"].rstrip("/")
-            entry["locations"] = [_location(prefix, allowed) for allowed in _allowed(route, engines)]
+            entry["locations"] = [_location(prefix, allowed) for allowed in route.get("allowed") or []]
         found.append(entry)
     return found
 
@@ -109,12 +105,101 @@ def active_clients(clients: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(present, key=lambda client: str(client["name"]))
 
 
+def _quoted(text: str) -> str:
+    """Write a text between double quotes of nginx's configuration, which has $dollar for what it can't escape."""
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("$", "${dollar}")
+
+
+def gateway_upstream_keys(routes: list[dict[str, Any]]) -> dict[str, str]:
+    """Write a file for each route whose upstream wants a key: the header that carries it.
+
+    Args:
+        routes: variable ``nginx_gateway_routes``.
+
+    Returns:
+        text by name of the file.
+    """
+    return {
+        f"upstream_{route['name']}.conf": f'proxy_set_header Authorization "Bearer {_quoted(route["upstream_key"])}";\n'
+        for route in routes
+        if route.get("upstream_key")
+    }
+
+
+def gateway_ports(addresses: list[str], https_port: int, http_port: int, status_port: int) -> list[dict[str, Any]]:
+    """List the ports that nginx must be able to have, as preflight_check takes them.
+
+    Args:
+        addresses: variable ``nginx_gateway_listen_addresses``.
+        https_port: the door's.
+        http_port: of the redirects, 0 for none.
+        status_port: of the status on loopback.
+    """
+    ports = [("127.0.0.1", status_port, "nginx_gateway_status_port")]
+    for address in addresses:
+        ports.append((address, https_port, "nginx_gateway_https_port"))
+        if http_port:
+            ports.append((address, http_port, "nginx_gateway_http_port"))
+    return [
+        {"address": address, "port": port, "variable": variable, "owner_processes": ["nginx"]}
+        for address, port, variable in ports
+    ]
+
+
+def gateway_doors(routes: list[dict[str, Any]], addresses: list[str], https_port: int) -> list[dict[str, Any]]:
+    """List what to ask, without a key, at each address of the door, as http_answers takes it.
+
+    Args:
+        routes: what ``gateway_routes`` gave. The first that wants a client's key is asked; none where no route does.
+        addresses: variable ``nginx_gateway_listen_addresses``.
+        https_port: the door's.
+    """
+    guarded = [route["locations"][0] for route in routes if route["auth"] == "client_key"][:1]
+    return [
+        {
+            "name": "without a key",
+            "url": f"https://{_host(address)}:{https_port}{location['path'].replace('*', 'any')}",
+            "method": location["methods"][0],
+            "status": [401],
+        }
+        for address in addresses
+        for location in guarded
+    ]
+
+
+def gateway_door_problems(addresses: list[str], read_timeout: int) -> list[str]:
+    """Say what is wrong with where the door is and how long it waits.
+
+    Args:
+        addresses: variable ``nginx_gateway_listen_addresses``.
+        read_timeout: variable ``nginx_gateway_read_timeout``, seconds.
+    """
+    problems = []
+    if not addresses:
+        problems.append(
+            "nginx_gateway_listen_addresses is empty: name the addresses of the host that the door is on, such as "
+            "[192.168.1.12]"
+        )
+    problems += [
+        f"nginx_gateway_listen_addresses: '{address}' is every network of the host; name the addresses that the door "
+        "is to be on"
+        for address in addresses
+        if not address.strip("0.:*")
+    ]
+    if read_timeout < 600:
+        problems.append(
+            f"nginx_gateway_read_timeout is {read_timeout}: less than 600 seconds cuts off long prompts; set 600 or "
+            "more"
+        )
+    return problems
+
+
 def gateway_problems(
     routes: list[dict[str, Any]],
     clients: list[dict[str, Any]],
     files: list[dict[str, Any]],
     users: list[dict[str, Any]],
-    engines: dict[str, list[dict[str, Any]]],
+    upstream_ca: str = "",
 ) -> list[str]:
     """Say everything that is wrong with the role's lists, each with where it stands. Keys are never shown.
 
@@ -123,13 +208,13 @@ def gateway_problems(
         clients: variable ``nginx_gateway_clients``.
         files: variable ``nginx_gateway_files``.
         users: variable ``nginx_gateway_users``.
-        engines: paths that are let through, by engine.
+        upstream_ca: variable ``nginx_gateway_upstream_ca``.
     """
     return (
-        _route_problems(routes, engines)
+        _route_problems(routes, upstream_ca)
         + _client_problems(clients)
         + _user_problems(users, routes)
-        + _path_problems(routes, files, engines)
+        + _path_problems(routes, files)
     )
 
 
@@ -147,7 +232,7 @@ def _name_problems(variable: str, entries: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
-def _route_problems(routes: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _route_problems(routes: list[dict[str, Any]], upstream_ca: str) -> list[str]:
     variable = "nginx_gateway_routes"
     problems = _name_problems(variable, routes)
     for index, route in enumerate(routes):
@@ -158,15 +243,19 @@ def _route_problems(routes: list[dict[str, Any]], engines: dict[str, list[dict[s
             problems.append(f"{where}: path '{path}' must begin and end with / and be plain, such as /llama/.")
         if ui and path == "/":
             problems.append(f"{where}: a user interface can't have the path /, which is the front page's.")
-        if not ui and not _allowed(route, engines):
-            problems.append(
-                f"{where}: engine '{route.get('engine', '')}' has no list of allowed paths: "
-                f"use one of {', '.join(sorted(engines))}, or give allowed."
-            )
+        if not ui and not route.get("allowed"):
+            problems.append(f"{where}: allowed is empty, so nothing would be let through: list the API's paths.")
         if ui and route.get("auth") == "client_key":
             problems.append(f"{where}: browsers send no client key; auth of a user interface is none or basic.")
         if not ui and route.get("auth") == "basic":
             problems.append(f"{where}: auth of an API is client_key or none.")
+        name = route.get("upstream_name") or ""
+        if name and not HOST.fullmatch(name):
+            problems.append(f"{where}: upstream_name '{name}' is no name such as engines.lan.")
+        if name and not upstream_ca:
+            problems.append(
+                f"{where}: upstream_name asks over TLS, and nginx_gateway_upstream_ca names no authority to check by."
+            )
         for allowed in route.get("allowed") or []:
             if not PATH.fullmatch(allowed["path"]):
                 problems.append(f"{where}: allowed path '{allowed['path']}' is not like /v1/models or /v2/models/*.")
@@ -175,8 +264,8 @@ def _route_problems(routes: list[dict[str, Any]], engines: dict[str, list[dict[s
                 problems.append(
                     f"{where}: upstream '{server['address']}:{server['port']}' is no address and port (1 to 65535)."
                 )
-        if route.get("upstream_key") and not KEY.fullmatch(str(route["upstream_key"])):
-            problems.append(f"{where}: upstream_key must be 20 to 256 letters, digits and ._~+/=- (it is not shown).")
+        if route.get("upstream_key") and not UPSTREAM_KEY.fullmatch(str(route["upstream_key"])):
+            problems.append(f"{where}: upstream_key must be 16 to 256 visible ASCII signs (it is not shown).")
     return problems
 
 
@@ -218,9 +307,7 @@ def _user_problems(users: list[dict[str, Any]], routes: list[dict[str, Any]]) ->
     return problems
 
 
-def _path_problems(
-    routes: list[dict[str, Any]], files: list[dict[str, Any]], engines: dict[str, list[dict[str, Any]]]
-) -> list[str]:
+def _path_problems(routes: list[dict[str, Any]], files: list[dict[str, Any]]) -> list[str]:
     """Find paths that two want to have."""
     taken = {str(entry["path"]): f"nginx_gateway_files ({entry['file']})" for entry in files}
     problems = [
@@ -235,7 +322,7 @@ def _path_problems(
             paths = [route["path"]]
         else:
             prefix = route["path"].rstrip("/")
-            paths = [prefix + allowed["path"] for allowed in _allowed(route, engines)]
+            paths = [prefix + allowed["path"] for allowed in route.get("allowed") or []]
         for path in paths:
             if path in taken:
                 problems.append(
@@ -256,4 +343,8 @@ class FilterModule:
             "gateway_limits": gateway_limits,
             "active_clients": active_clients,
             "gateway_problems": gateway_problems,
+            "gateway_door_problems": gateway_door_problems,
+            "gateway_doors": gateway_doors,
+            "gateway_ports": gateway_ports,
+            "gateway_upstream_keys": gateway_upstream_keys,
         }

@@ -19,7 +19,7 @@ def unknown_variables(names: list[str], roles_dir: str) -> list[str]:
     """
     known: dict[str, set[str]] = {}
     for path in Path(roles_dir).glob("*/meta/argument_specs.yml"):
-        entry_points = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values()
+        entry_points = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["argument_specs"].values()
         known[path.parts[-3]] = {name for entry_point in entry_points for name in entry_point.get("options", {})}
     problems = []
     for name in sorted(names):

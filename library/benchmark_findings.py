@@ -168,6 +168,11 @@ findings:
   returned: success
   type: list
   elements: dict
+measurements:
+  description: What they rest on, each with its C(host), C(id) and C(measured_at).
+  returned: when O(state=present)
+  type: list
+  elements: dict
 stale:
   description: How many findings were made stale.
   returned: when O(state=stale)
@@ -397,6 +402,9 @@ def main() -> None:
         changed=bool(differ or moves),
         counts=findings.counts(document),
         findings=[{name: row[name] for name in findings.COLUMNS} for row in document["findings"]],
+        measurements=[
+            {name: row.get(name) for name in ("host", "id", "measured_at")} for row in document["measurements"]
+        ],
         files=[paths[name] for name in wanted],
         changed_files=[paths[name] for name in differ],
         diff={

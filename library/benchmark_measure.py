@@ -21,12 +21,18 @@ description:
   - A run on a busy or throttled machine is measured and named in RV(measurement.flags).
   - In check mode no load is sent and nothing is written; RV(plan) says what would be.
 options:
+  measurements:
+    description:
+      - Several measurements, each with O(id), O(tool) and what else this module takes for one. They are only looked at;
+        RV(pending) names those that have to be measured, one by one, and RV(measurements) has the others' results.
+      - O(rounds), O(results_dir), O(host), O(environment), O(hardware_profile) and O(again) count for all of them.
+    type: list
+    elements: dict
   id:
-    description: Name of the measurement, and of its file.
+    description: Name of the measurement, and of its file. Needed without O(measurements).
     type: str
-    required: true
   tool:
-    description: What measures.
+    description: What measures. Needed without O(measurements).
     type: str
     choices:
       - apache_bench
@@ -37,7 +43,6 @@ options:
       - sysbench_cpu
       - sysbench_memory
       - vllm_bench_serve
-    required: true
   parameters:
     description:
       - What the tool is asked to do. Every tool knows C(command), the words that it is called by, to which the others
@@ -137,6 +142,14 @@ EXAMPLES = r"""
     parameters: {seconds: 10}
     results_dir: /home/ubuntu/ai-idp/benchmark/results
 
+- name: Which measurements are finished
+  benchmark_measure:
+    measurements:
+      - {id: cpu-events, tool: sysbench_cpu, parameters: {seconds: 10}}
+      - {id: memory-bandwidth, tool: sysbench_memory, parameters: {seconds: 10}}
+    results_dir: /home/ubuntu/ai-idp/benchmark/results
+  register: __known
+
 - name: The GPU decodes
   benchmark_measure:
     id: llama-bench-gpu
@@ -152,12 +165,23 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+measurements:
+  description: RV(measurement) for each of O(measurements), in their order; C(planned) are those that are pending.
+  returned: when measurements is given
+  type: list
+  elements: dict
+pending:
+  description: Names of those that have to be measured.
+  returned: when measurements is given
+  type: list
+  elements: str
+  sample: [cpu-events]
 measurement:
   description:
     - The result. C(status) is V(ok), V(started), V(failed), V(skipped) or, in check mode, V(planned); C(reason) says
       why it is not ok; C(runs) has the numbers and conditions of each run; C(flags) says what was wrong with them.
     - C(key) is a hash of everything that makes two measurements the same one, but for how much was measured.
-  returned: always
+  returned: when measurements is not given
   type: dict
   sample:
     id: cpu-events
@@ -217,46 +241,91 @@ def stop(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
-def main() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    module = AnsibleModule(
-        argument_spec={
-            "id": {"type": "str", "required": True},
-            "tool": {"type": "str", "required": True, "choices": sorted(benchmark_measure.TOOLS)},
-            "parameters": {"type": "dict", "default": {}},
-            "runs": {"type": "int", "default": 5},
-            "warmup_runs": {"type": "int", "default": 1},
-            "rounds": {"type": "int", "default": 1},
-            "round": {"type": "int", "default": 1},
-            "timeout": {"type": "float", "default": 300},
-            "results_dir": {"type": "path", "required": True},
-            "host": {"type": "str", "default": ""},
-            "environment": {"type": "str", "default": ""},
-            "build": {"type": "str"},
-            "model": {"type": "str"},
-            "model_hash": {"type": "str"},
-            "model_path": {"type": "path"},
-            "hardware_profile": {"type": "dict"},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "requires_gpu": {"type": "bool", "default": False},
-            "unavailable": {"type": "str", "default": ""},
-            "expected_seconds": {"type": "float"},
-            "again": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    wanted = benchmark_measure.wanted_from(module.params)
+OF_A_MEASUREMENT: dict[str, Any] = {
+    "tool": {"type": "str", "choices": sorted(benchmark_measure.TOOLS)},
+    "parameters": {"type": "dict", "default": {}},
+    "runs": {"type": "int", "default": 5},
+    "warmup_runs": {"type": "int", "default": 1},
+    "timeout": {"type": "float", "default": 300},
+    "build": {"type": "str"},
+    "model": {"type": "str"},
+    "model_hash": {"type": "str"},
+    "model_path": {"type": "path"},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "requires_gpu": {"type": "bool", "default": False},
+    "unavailable": {"type": "str", "default": ""},
+    "expected_seconds": {"type": "float"},
+}
+
+
+def prepared(
+    module: AnsibleModule, options: dict[str, Any], profile: dict[str, Any]
+) -> tuple[benchmark_measure.Measurement, bool]:
+    """A measurement, and whether it can be done here."""
+    wanted = benchmark_measure.wanted_from(options)
     # An answer of Jinja may be a number.
     wanted.secrets = {name: str(value) for name, value in wanted.secrets.items() if value is not None}
     problem = wanted.problem()
     if problem:
         module.fail_json(msg=problem)
-    profile = read_hardware(module)
     wanted.hardware = benchmark_measure.hardware_of(profile)
     wanted.hardware_fingerprint = profile.get("fingerprint") or hardware_profile.fingerprint(profile)
     measurement = benchmark_measure.Measurement(wanted)
     ready = measurement.prepare(touch=not module.check_mode)
+    if measurement.out_of_sight:
+        module.warn(f"{wanted.id} keeps what was measured before: {measurement.out_of_sight}.")
+    return measurement, ready
+
+
+def look(module: AnsibleModule) -> None:
+    """Tell of several measurements which have to be done, and what became of the others."""
+    profile, found, pending = read_hardware(module), [], []
+    for options in module.params["measurements"]:
+        measurement, ready = prepared(module, {**module.params, **options}, profile)
+        finished = measurement.plan()["finished"] if ready else None
+        # In check mode a program that is missing now may be installed by then.
+        open_still = ready or (module.check_mode and not measurement.hopeless)
+        if open_still and not finished:
+            pending.append(options["id"])
+            found.append({**measurement.result, "status": benchmark_measure.PLANNED})
+        else:
+            found.append(finished or measurement.result)
+    module.exit_json(changed=module.check_mode and bool(pending), measurements=found, pending=pending)
+
+
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    module = AnsibleModule(
+        argument_spec={
+            "measurements": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    **OF_A_MEASUREMENT,
+                    "id": {"type": "str", "required": True},
+                    "tool": {**OF_A_MEASUREMENT["tool"], "required": True},
+                },
+            },
+            "id": {"type": "str"},
+            **OF_A_MEASUREMENT,
+            "rounds": {"type": "int", "default": 1},
+            "round": {"type": "int", "default": 1},
+            "results_dir": {"type": "path", "required": True},
+            "host": {"type": "str", "default": ""},
+            "environment": {"type": "str", "default": ""},
+            "hardware_profile": {"type": "dict"},
+            "again": {"type": "bool", "default": False},
+        },
+        required_one_of=[("id", "measurements")],
+        mutually_exclusive=[("id", "measurements")],
+        required_by={"id": "tool"},
+        supports_check_mode=True,
+    )
+    if module.params["measurements"] is not None:
+        look(module)
+    measurement, ready = prepared(module, module.params, read_hardware(module))
+    wanted = measurement.wanted
     plan = measurement.plan()
     finished = plan["finished"] if ready else None
     if finished:

@@ -38,13 +38,7 @@ options:
     description: Seconds for the attempt. A driver that hangs counts as failed.
     type: int
     default: 60
-attributes:
-  check_mode:
-    support: full
-    description: Nothing on the host is changed, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment: [read_only]
 author:
   - AI-IDP
 """

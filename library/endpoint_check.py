@@ -8,8 +8,8 @@ module: endpoint_check
 short_description: Ask inference endpoints real requests
 description:
   - Sends what a client would send, for every endpoint at once, and tells what came back. An OpenAI-compatible server
-    is asked for its models, a chat completion, a streamed one, and one with a wrong key; Triton for its loaded
-    models and an embedding; every server for its metrics.
+    is asked for its models, a chat completion, a streamed one, and one with a wrong key and with none; Triton for its
+    loaded models and an embedding; every server for its metrics.
 options:
   endpoints:
     description: The endpoints.
@@ -48,17 +48,33 @@ options:
         description: Models that Triton must have loaded.
         type: list
         elements: str
+  listeners:
+    description: Ports that must listen on one address of this host and on no other.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the service.
+        type: str
+        required: true
+      address:
+        description: The address.
+        type: str
+        required: true
+      port:
+        description: The port.
+        type: int
+        required: true
+      beside:
+        description: Name of a program that may have the same port on another address.
+        type: str
+        default: ""
   timeout:
     description: Seconds for each request.
     type: int
     default: 120
-attributes:
-  check_mode:
-    description: Changes nothing, ever.
-    support: full
-  diff_mode:
-    description: Changes nothing, ever.
-    support: none
+extends_documentation_fragment: [read_only]
 author: The AI-IDP authors
 """
 
@@ -93,7 +109,8 @@ replayed:
 
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible.module_utils.ai_idp.endpoint_check import CHECKS, check_endpoint
+from ansible.module_utils.ai_idp.endpoint_check import CHECKS, check_endpoint, check_listeners
+from ansible.module_utils.ai_idp.programs import run
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -116,6 +133,17 @@ def main():
                     "models": {"type": "list", "elements": "str"},
                 },
             },
+            "listeners": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "required": True},
+                    "beside": {"type": "str", "default": ""},
+                },
+            },
             "timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
@@ -124,6 +152,9 @@ def main():
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(lambda endpoint: check_endpoint(endpoint, timeout), endpoints))
     checks = [check for answer in answers for check in answer]
+    if module.params["listeners"]:
+        ports = run(["ss", "--no-header", "--listening", "--numeric", "--tcp", "--processes"], 30).output
+        checks += check_listeners(module.params["listeners"], ports)
     replayed = [
         endpoint["name"]
         for endpoint, answer in zip(endpoints, answers, strict=True)

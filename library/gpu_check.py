@@ -70,7 +70,7 @@ options:
     description: Fail when a check is not V(ok), with all reasons and remedies as the message.
     type: bool
     default: false
-extends_documentation_fragment: [gpu_probe, gpu_probe.read_only]
+extends_documentation_fragment: [gpu_probe, read_only]
 author:
   - AI-IDP
 """

@@ -19,7 +19,7 @@ options:
         not say of a GPU is null.
       - It is for tests of what follows from a GPU where there is none.
     type: dict
-extends_documentation_fragment: [gpu_probe, gpu_probe.read_only]
+extends_documentation_fragment: [gpu_probe, read_only]
 author:
   - AI-IDP
 """

@@ -28,6 +28,9 @@ options:
   gpu_info:
     description: The result of M(gpu_info) when it was asked already; without it this module asks itself.
     type: dict
+  replay:
+    description: A recorded machine, as M(gpu_info) takes it, in place of the one that is there.
+    type: dict
   container:
     description:
       - Whether the host is a container, whose memory is a limit rather than modules. Found out when not given.
@@ -88,6 +91,14 @@ profile:
   description: What is kept now.
   returned: when O(state=present)
   type: dict
+kept:
+  description: Whether the file held this profile before.
+  returned: when O(state=present)
+  type: bool
+gpu_info:
+  description: What M(gpu_info) tells of the host's GPUs.
+  returned: when O(state=present)
+  type: dict
 previous:
   description: What was kept before; null when there was none that can be read.
   returned: always
@@ -123,8 +134,13 @@ def ask_gpus(module: AnsibleModule) -> dict:
     options = module.params
     if options["gpu_info"] is not None:
         return options["gpu_info"]
+    if options["replay"] is not None:
+        try:
+            return gpu_info.replay(options["replay"])
+        except gpu_info.AnswerError as error:
+            module.fail_json(msg=str(error))
     probe = gpu_info.probe_machine(gpu_info.tools_of(module), options["root"], options["timeout"], options["backend"])
-    return gpu_info.describe(probe)
+    return {"replayed": False, **gpu_info.describe(probe)}
 
 
 def write(module: AnsibleModule, path: str, text: str) -> None:
@@ -166,9 +182,11 @@ def main() -> None:
             "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
             "path": {"type": "path", "default": "/etc/ansible/facts.d/ai_idp_hardware.fact"},
             "gpu_info": {"type": "dict"},
+            "replay": {"type": "dict"},
             "container": {"type": "bool"},
             **gpu_info.PROBE_ARGUMENTS,
         },
+        mutually_exclusive=[("gpu_info", "replay")],
         supports_check_mode=True,
     )
     path = module.params["path"]
@@ -181,7 +199,8 @@ def main() -> None:
         module.fail_json(msg="gpu_info has no gpus and status. Give the registered result of the module gpu_info.")
     if text is not None and stored is None:
         module.warn(f"{path} is not a hardware profile of this version; it is written anew.")
-    now = hardware_profile.read_profile(module.params["root"], ask_gpus(module), is_container(module))
+    gpus = ask_gpus(module)
+    now = hardware_profile.read_profile(module.params["root"], gpus, is_container(module))
     result = hardware_profile.decide(stored, now)
     wanted = hardware_profile.dump(result["profile"])
     mode_differs = text is not None and stat.S_IMODE(os.stat(path).st_mode) != MODE
@@ -192,6 +211,8 @@ def main() -> None:
         changed=changed,
         previous=stored,
         path=path,
+        gpu_info=gpus,
+        kept=not changed,
         diff={"before": text or "", "after": wanted, "before_header": path, "after_header": path},
         **result,
     )

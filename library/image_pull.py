@@ -74,6 +74,7 @@ import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.basic import AnsibleModule
 
 
@@ -122,19 +123,39 @@ class Images:
 
     def run(self, argv):
         """Run a ``docker`` command."""
-        return subprocess.run(
-            self.docker + argv,
-            capture_output=True,
-            text=True,
-            timeout=self.timeout,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        try:
+            return subprocess.run(
+                self.docker + argv,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=self.timeout,
+                check=False,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except OSError as error:
+            raise PullError(f"docker can't be started: {error.strerror}. Run the role docker_engine first.") from error
 
     def inspect(self, reference, digest):
         """Return what the engine knows of an image, or None."""
-        done = self.run(["image", "inspect", pinned(reference, digest)])
-        return json.loads(done.stdout)[0] if done.returncode == 0 else None
+        try:
+            done = self.run(["image", "inspect", pinned(reference, digest)])
+        except subprocess.TimeoutExpired as error:
+            raise PullError(
+                f"docker does not tell within {self.timeout} s whether it has the image {reference}: it hangs. "
+                "Look into journalctl --unit docker, then run again."
+            ) from error
+        if done.returncode != 0:
+            return None
+        try:
+            details = from_json(done.stdout)[0]
+            # Of an image without a registry it is null.
+            [entry.partition("@") for entry in details.get("RepoDigests") or []]
+        except WRONG_SHAPE as error:
+            raise PullError(
+                f"docker tells of the image {reference} in another form than is known: is it Docker's own program?"
+            ) from error
+        return details
 
     def ensure(self, image, check_mode):
         """Have one image; return its reference, digest and whether it was pulled."""

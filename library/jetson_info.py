@@ -25,13 +25,7 @@ options:
     description: Seconds that a program may take.
     type: int
     default: 30
-attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment: [read_only]
 author:
   - AI-IDP
 """

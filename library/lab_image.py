@@ -5,12 +5,15 @@
 
 DOCUMENTATION = r"""
 module: lab_image
-short_description: Build an image of the lab and push it under a production name
+short_description: Build an image of the lab and put it into the lab's registry under a production name
 description:
   - Builds an image with the C(docker) command and tags it by the hash of what it is made of, that is the files of
-    its context, its base image and its build arguments. An image whose tag is there already is not built again.
-  - Without O(context) it provides a Debian base image, pulled where a registry answers and made with
-    C(mmdebstrap) where none does.
+    its context, its base image and its build arguments. An image whose tag is there already is not built again. The
+    tag C(current) names the one that is wanted now.
+  - Its base is a Debian image, pulled where a registry answers and made with C(mmdebstrap) where none does. Without
+    O(context) it provides that base alone.
+  - Several may run side by side. What two of them need is made by one while the other waits, also when an
+    interrupted run has left one behind.
 options:
   name:
     description: Name of the image below the repository C(ai-idp-lab).
@@ -20,11 +23,10 @@ options:
     description: Folder with the Dockerfile.
     type: path
   suite:
-    description: Debian suite of the base image, for example C(trixie). Only without O(context).
+    description: Debian suite of the base image, for example C(trixie), which is handed to the Dockerfile as the build
+      argument E(BASE).
     type: str
-  base:
-    description: Image that is handed to the Dockerfile as the build argument E(BASE).
-    type: str
+    required: true
   ca_certificates:
     description: Folder whose C(*.crt) files are put into C(ca-certificates/) of the context, so that package
       clients inside the build trust what this machine trusts.
@@ -41,7 +43,8 @@ options:
     elements: str
     default: []
   push:
-    description: Reference under which the image is pushed, registry and tag included.
+    description: Reference under which the image is put into a registry, registry and tag included. Its layers go
+      there as they are, for packing them takes longer than building them.
     type: str
   log_dir:
     description: Folder for the whole output of a build.
@@ -58,18 +61,11 @@ author: The AI-IDP authors
 """
 
 EXAMPLES = r"""
-- name: The base image is there
-  lab_image:
-    name: base-trixie
-    suite: trixie
-    log_dir: artifacts/lab
-  register: base
-
 - name: The llama.cpp image is there and in the lab's registry
   lab_image:
     name: llama-cpp
     context: lab/images/llama_cpp
-    base: "{{ base.image }}"
+    suite: sid
     push: 127.0.0.1:15000/ghcr.io/ggml-org/llama.cpp:server-b11347
     log_dir: artifacts/lab
 """
@@ -89,31 +85,33 @@ pushed:
   type: bool
   returned: always
 source:
-  description: Where a base image came from.
+  description: Where the base image came from.
   type: str
-  returned: with O(suite), when made by this call
+  returned: when the base was made by this call
   sample: mmdebstrap
 """
 
+import contextlib
+import fcntl
 import fnmatch
 import glob
-import json
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.lab_image import content_hash, context_files, split_reference
+from ansible.module_utils.ai_idp.messages import shorten
+from ansible.module_utils.ai_idp.registry_upload import Repository, UploadError, upload_saved
 from ansible.module_utils.basic import AnsibleModule
 
 BUILD_TIMEOUT = 3600
 PULL_TIMEOUT = 120
-MANIFEST_TYPES = (
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-)
+
+
+class EngineError(Exception):
+    """Docker does not tell what it is asked."""
 
 
 class LabImage:
@@ -123,14 +121,31 @@ class LabImage:
         self.module = module
         self.log = os.path.join(module.params["log_dir"], "{}.log".format(module.params["name"]))
 
+    @contextlib.contextmanager
+    def alone(self, name):
+        """Wait until no other call makes what is called so, and let none begin it before the end of this one."""
+        if self.module.check_mode:
+            yield
+            return
+        with open(os.path.join(self.module.params["log_dir"], f"{name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def inspect(self, reference):
         """Return what the engine knows of an image, or None."""
         rc, out, _err = self.module.run_command(["docker", "image", "inspect", reference])
-        return json.loads(out)[0] if rc == 0 else None
+        if rc != 0:
+            return None
+        try:
+            known = from_json(out)[0]
+            return {"Id": str(known["Id"]), **known}
+        except WRONG_SHAPE as error:
+            raise EngineError(
+                f"docker tells of {reference} in another form than is known: {shorten(out, 120)}"
+            ) from error
 
     def run_logged(self, argv, purpose, timeout=BUILD_TIMEOUT, cwd=None):
         """Run a long command with its output in the log file; fail with the log's end."""
-        os.makedirs(os.path.dirname(self.log), exist_ok=True)
         with open(self.log, "ab") as log:
             try:
                 done = subprocess.run(
@@ -155,7 +170,7 @@ class LabImage:
 
     def base(self, suite):
         """Provide a Debian base image; return its reference, whether it was made, and where from."""
-        reference = "ai-idp-lab/{}:{}".format(self.module.params["name"], suite)
+        reference = f"ai-idp-lab/base:{suite}"
         if self.inspect(reference):
             return reference, False, None
         if self.module.check_mode:
@@ -194,19 +209,25 @@ class LabImage:
                     found[f"wheels/{name}"] = os.path.join(folder, name)
         return found
 
-    def build(self):
+    def build(self, base_name):
         """Build the image unless its tag is there; return its reference and whether it was built."""
         params = self.module.params
-        base = self.inspect(params["base"]) if params["base"] else None
-        if params["base"] and not base and not self.module.check_mode:
-            self.module.fail_json(msg="the base image {} is not on this machine".format(params["base"]))
+        # In check mode there may be none.
+        base = self.inspect(base_name)
         files = self.files()
         tag = content_hash(files, base["Id"] if base else "", {})
         reference = "ai-idp-lab/{}:{}".format(params["name"], tag)
-        if self.inspect(reference):
-            return reference, False
+        there = self.inspect(reference)
         if self.module.check_mode:
-            return reference, True
+            return reference, not there
+        if not there:
+            self.build_context(files, base_name, reference)
+        current = "ai-idp-lab/{}:current".format(params["name"])
+        self.run_logged(["docker", "tag", reference, current], "naming the image")
+        return reference, not there
+
+    def build_context(self, files, base_name, reference):
+        """Build an image from a folder in which all of its files are together."""
         with tempfile.TemporaryDirectory() as folder:
             # Both folders are always there, so that a Dockerfile can COPY them without asking.
             for always in ("ca-certificates", "wheels"):
@@ -215,36 +236,27 @@ class LabImage:
                 os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
                 shutil.copy(path, os.path.join(folder, name))
             argv = ["docker", "build", "--tag", reference, "--label", "ai-idp.lab=image"]
-            if params["base"]:
-                argv += ["--build-arg", "BASE={}".format(params["base"])]
-            self.run_logged([*argv, "."], "building the image {}".format(params["name"]), cwd=folder)
-        return reference, True
-
-    def registry_digest(self, reference):
-        """Return the digest under which a registry holds a reference, or None."""
-        registry, repository, tag = split_reference(reference)
-        request = urllib.request.Request(
-            f"http://{registry}/v2/{repository}/manifests/{tag}",
-            method="HEAD",
-            headers={"Accept": ", ".join(MANIFEST_TYPES)},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.headers.get("Docker-Content-Digest")
-        except urllib.error.HTTPError:
-            return None
-        except OSError as error:
-            self.module.fail_json(msg=f"the lab's registry {registry} does not answer: {error}")
+            argv += ["--build-arg", f"BASE={base_name}"]
+            self.run_logged([*argv, "."], "building the image {}".format(self.module.params["name"]), cwd=folder)
 
     def push(self, image, reference):
-        """Push the image unless the registry holds it already; return whether it was pushed."""
-        known = (self.inspect(image) or {}).get("RepoDigests") or []
-        digest = self.registry_digest(reference)
-        if digest and "{}@{}".format(reference.rpartition(":")[0], digest) in known:
+        """Put the image into the registry unless it is there already; return whether it was put there."""
+        registry, name, tag = split_reference(reference)
+        repository = Repository(registry, name)
+        known = self.inspect(image)
+        if known and repository.has_image(tag, known["Id"]):
             return False
-        if not self.module.check_mode:
-            self.run_logged(["docker", "tag", image, reference], "naming the image for the registry")
-            self.run_logged(["docker", "push", reference], f"pushing {reference}")
+        if self.module.check_mode:
+            return True
+        if known is None:
+            raise UploadError(f"docker has no image {image} any more: run this again")
+        with (
+            open(self.log, "ab") as log,
+            subprocess.Popen(
+                ["docker", "save", image], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            ) as saving,
+        ):
+            upload_saved(saving.stdout, repository, tag, known["Id"])
         return True
 
 
@@ -254,30 +266,32 @@ def main():
         argument_spec={
             "name": {"type": "str", "required": True},
             "context": {"type": "path"},
-            "suite": {"type": "str"},
-            "base": {"type": "str"},
+            "suite": {"type": "str", "required": True},
             "ca_certificates": {"type": "path"},
             "wheels": {"type": "list", "elements": "str", "default": []},
             "wheel_folders": {"type": "list", "elements": "str", "default": []},
             "push": {"type": "str"},
             "log_dir": {"type": "path", "required": True},
         },
-        required_one_of=[("context", "suite")],
-        mutually_exclusive=[("context", "suite")],
         supports_check_mode=True,
     )
+    params = module.params
     lab_image = LabImage(module)
-    source = None
-    if module.params["suite"]:
-        image, built, source = lab_image.base(module.params["suite"])
-    else:
-        try:
-            image, built = lab_image.build()
-        except OSError as error:
-            module.fail_json(msg="the image {} can not be built: {}".format(module.params["name"], error))
-    pushed = bool(module.params["push"]) and (
-        lab_image.push(image, module.params["push"]) if not (module.check_mode and built) else True
-    )
+    pushed = False
+    try:
+        with lab_image.alone("base-{}".format(params["suite"])):
+            image, built, source = lab_image.base(params["suite"])
+        if params["context"]:
+            with lab_image.alone(params["name"]):
+                image, built = lab_image.build(image)
+                if params["push"]:
+                    pushed = True if module.check_mode and built else lab_image.push(image, params["push"])
+    except OSError as error:
+        module.fail_json(msg="the image {} can not be built: {}".format(params["name"], error))
+    except EngineError as error:
+        module.fail_json(msg="the image {} can not be built: {}".format(params["name"], error))
+    except UploadError as error:
+        module.fail_json(msg="the image {} is built, but {}".format(params["name"], error))
     module.exit_json(changed=built or pushed, image=image, built=built, pushed=pushed, source=source)
 
 

@@ -20,7 +20,7 @@ options:
       - V(plan) says what is to be done and changes nothing. Settings that can't be built are a failure.
       - V(start) begins the build, or makes a release that was kept current.
       - V(wait) waits for the build for O(seconds), and puts it in place when it has ended. Call it until RV(finished).
-      - V(verify) asks the current release's programs.
+      - V(verify) asks the current release's programs, and keeps it as a healthy one. A new one that is none is undone.
       - V(remove) ends a build that is under way and removes releases, links and logs.
     type: str
     choices: [plan, start, wait, verify, remove]
@@ -275,7 +275,7 @@ def start(module: AnsibleModule, builder: Builder) -> dict[str, Any]:
     if module.check_mode or not result["changed"]:
         result["building"] = False
     elif result["action"] == "switch":
-        builder.switch()
+        builder.make_current(builder.name)
         builder.clean()
     else:
         if result["problems"]:
@@ -285,17 +285,6 @@ def start(module: AnsibleModule, builder: Builder) -> dict[str, Any]:
         builder.start(module.params["source"] or "", result["jobs"], module.params["timeout"])
         result["building"] = True
     return result
-
-
-def verify(builder: Builder) -> dict[str, Any]:
-    if builder.current != builder.name:
-        raise BuildError(
-            f"{builder.folder}/current is {builder.current}, not the wanted {builder.name}: run this again."
-        )
-    problem = builder.problem(builder.release(builder.name))
-    if problem:
-        raise BuildError(f"llama.cpp {builder.name} is in place, but {problem}. Run this again to build it anew.")
-    return {"release": builder.known()}
 
 
 def main() -> None:
@@ -352,7 +341,7 @@ def main() -> None:
         if given["step"] == "start":
             module.exit_json(**start(module, builder))
         if given["step"] == "verify":
-            module.exit_json(changed=False, **verify(builder))
+            module.exit_json(changed=builder.verify(), release=builder.known())
         finished, progress = (
             (True, "is not built in check mode") if module.check_mode else builder.wait(given["seconds"])
         )

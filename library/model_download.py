@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_download
-short_description: Makes one model folder complete and verified
+short_description: Makes the folders of one or several models complete and verified
 description:
   - Downloads the files of one model from a Hugging Face-compatible hub, from a URL, or copies them from a path on the
     host, and puts them under their final names only after size and hash were checked.
@@ -27,9 +27,38 @@ attributes:
     platforms: posix
 options:
   name:
-    description: The model's name, as messages and the manifest give it.
+    description: The model's name, as messages and the manifest give it. Needed without O(models).
     type: str
-    required: true
+  models:
+    description:
+      - Several models in one call; O(dest) is then the folder that holds a folder for each, and is itself made and
+        given to its owner. What is wrong with any of them, or with all of them together, is told at once.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: As O(name). It is the name of the folder too.
+        type: str
+        required: true
+      source:
+        description: As O(source).
+        type: dict
+        required: true
+      lock:
+        description: As O(lock).
+        type: list
+        elements: dict
+        default: []
+      lock_revision:
+        description: As O(lock_revision).
+        type: str
+      sha256:
+        description: As O(sha256).
+        type: str
+  must_answer:
+    description: With O(models) in check mode, whether a source that does not answer is an error.
+    type: bool
+    default: false
   dest:
     description: The model's own folder. It is made when it is missing.
     type: path
@@ -146,6 +175,13 @@ EXAMPLES = r"""
       files: [Llama-3.2-1B-Instruct-Q4_K_M.gguf]
     keep_free_bytes: 20000000000
 
+- name: Whether all models are complete, without a download
+  model_download:
+    dest: /home/ubuntu/ai-idp/models
+    models:
+      - {name: llama-3.2-1b-q4, source: {type: huggingface, repository: bartowski/Llama-3.2-1B-Instruct-GGUF}}
+  check_mode: true
+
 - name: Every byte of the model is what the lock says
   model_download:
     name: llama-3.2-1b-q4
@@ -156,10 +192,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+models:
+  description: For each model what is returned for one.
+  type: list
+  elements: dict
+  returned: models is given
+  sample: [{name: llama-3.2-1b-q4, pending: false}]
+folder_pending:
+  description: In check mode, whether the folder of the models has to be made or given to its owner.
+  type: bool
+  returned: models is given
+  sample: false
 name:
   description: The model's name.
   type: str
-  returned: always
+  returned: models is not given
   sample: llama-3.2-1b-q4
 dest:
   description: The model's folder.
@@ -239,6 +286,7 @@ import re
 from typing import Any
 
 from ansible.module_utils.ai_idp.hub_client import DownloadError, Web
+from ansible.module_utils.ai_idp.messages import exact_bytes
 from ansible.module_utils.ai_idp.model_download import ModelFolder, remove_model
 from ansible.module_utils.ai_idp.model_manifest import LOCK_NAME, MANIFEST_NAME
 from ansible.module_utils.ai_idp.model_source import Source
@@ -248,42 +296,59 @@ FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 
 
+SOURCE: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "type": {"type": "str", "choices": ["huggingface", "url", "file"], "required": True},
+        "repository": {"type": "str"},
+        "revision": {"type": "str", "default": "main"},
+        "files": {"type": "list", "elements": "str"},
+        "url": {"type": "str"},
+        "path": {"type": "path"},
+    },
+    "required_if": [
+        ("type", "huggingface", ["repository"]),
+        ("type", "url", ["url"]),
+        ("type", "file", ["path"]),
+    ],
+    "mutually_exclusive": [("repository", "url", "path")],
+}
+# What a model has of its own, in a list of several.
+OF_A_MODEL: dict[str, Any] = {
+    "lock": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "size_bytes": {"type": "int"},
+            "sha256": {"type": "str", "required": True},
+        },
+    },
+    "lock_revision": {"type": "str"},
+    "sha256": {"type": "str"},
+}
+
+
 def argument_spec() -> dict[str, Any]:
     return {
-        "name": {"type": "str", "required": True},
-        "dest": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "source": {
-            "type": "dict",
-            "options": {
-                "type": {"type": "str", "choices": ["huggingface", "url", "file"], "required": True},
-                "repository": {"type": "str"},
-                "revision": {"type": "str", "default": "main"},
-                "files": {"type": "list", "elements": "str"},
-                "url": {"type": "str"},
-                "path": {"type": "path"},
-            },
-            "required_if": [
-                ("type", "huggingface", ["repository"]),
-                ("type", "url", ["url"]),
-                ("type", "file", ["path"]),
-            ],
-            "mutually_exclusive": [("repository", "url", "path")],
-        },
-        "endpoint": {"type": "str", "default": "https://huggingface.co"},
-        "token": {"type": "str", "no_log": True},
-        "lock": {
+        "name": {"type": "str"},
+        "models": {
             "type": "list",
             "elements": "dict",
-            "default": [],
             "options": {
-                "path": {"type": "str", "required": True},
-                "size_bytes": {"type": "int"},
-                "sha256": {"type": "str", "required": True},
+                "name": {"type": "str", "required": True},
+                "source": {**SOURCE, "required": True},
+                **OF_A_MODEL,
             },
         },
-        "lock_revision": {"type": "str"},
-        "sha256": {"type": "str"},
+        "must_answer": {"type": "bool", "default": False},
+        "dest": {"type": "path", "required": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "source": SOURCE,
+        **OF_A_MODEL,
+        "endpoint": {"type": "str", "default": "https://huggingface.co"},
+        "token": {"type": "str", "no_log": True},
         "keep_free_bytes": {"type": "int", "default": 0},
         "timeout": {"type": "int", "default": 30},
         "retries": {"type": "int", "default": 5},
@@ -333,8 +398,7 @@ def set_owners(module: AnsibleModule, dest: str, files: list[str]) -> bool:
     return changed
 
 
-def run(module: AnsibleModule) -> dict[str, Any]:
-    params = module.params
+def run(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     dest = os.path.abspath(params["dest"])
     if params["state"] == "absent":
         return remove_model(dest, params["name"], check_mode=module.check_mode, lock_wait_s=params["lock_timeout"])
@@ -360,25 +424,77 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     return result
 
 
+def attempt(module: AnsibleModule, params: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """One model: what is returned for it, and what is wrong with it or ''."""
+    about = {"name": params["name"], "dest": params["dest"]}
+    problem = check_values(params)
+    if problem:
+        return about, f"model {about['name']}: {problem}"
+    try:
+        return {**about, **run(module, params)}, ""
+    except DownloadError as error:
+        return about, str(error)
+    except OSError as error:
+        return about, f"model {about['name']}: {error.filename or about['dest']}: {error.strerror}."
+
+
+def room_problem(params: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    """Why the disk has no room for all models together, or ''."""
+    needed = sum(result["needed_bytes"] for result in results)
+    free = min((result["free_bytes"] for result in results), default=0)
+    if not needed or needed + params["keep_free_bytes"] <= free:
+        return ""
+    return (
+        f"model_store_models: {', '.join(result['name'] for result in results)} need {exact_bytes(needed)} more and "
+        f"model_store_keep_free_bytes keeps {exact_bytes(params['keep_free_bytes'])} free, but the disk of "
+        f"{params['dest']} has {exact_bytes(free)}. Free space there, choose a larger disk (model_store_dir) or fewer "
+        "models."
+    )
+
+
+def run_all(module: AnsibleModule) -> dict[str, Any]:
+    """All models of the list; fails with everything that is wrong with them."""
+    params = module.params
+    dest = os.path.abspath(params["dest"])
+    if not module.check_mode:
+        os.makedirs(dest, mode=FOLDER_MODE, exist_ok=True)
+    answers = [
+        attempt(module, {**params, **model, "dest": os.path.join(dest, model["name"])}) for model in params["models"]
+    ]
+    results, problems = [result for result, _ in answers], [problem for _, problem in answers if problem]
+    if not problems and params["must_answer"]:
+        problems = [result["problem"] for result in results if result["problem"]]
+    if not problems:
+        problems = [problem for problem in [room_problem(params, results)] if problem]
+    if problems:
+        module.fail_json(msg=" ".join(problems), models=results)
+    folder = not os.path.isdir(dest) or set_owners(module, dest, [])
+    return {
+        "changed": folder or any(result["changed"] for result in results),
+        "folder_pending": folder and module.check_mode,
+        "diff": [result.pop("diff") for result in results],
+        "models": results,
+    }
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec=argument_spec(),
-        required_if=[("state", "present", ["source"])],
+        mutually_exclusive=[("name", "models"), ("source", "models")],
+        required_one_of=[("name", "models")],
         supports_check_mode=True,
     )
-    about = {"name": module.params["name"], "dest": module.params["dest"]}
-    problem = check_values(module.params)
+    params = module.params
+    if params["token"] and params["endpoint"].startswith("http://"):
+        module.warn(f"the token goes to {params['endpoint']} without encryption")
+    if params["models"] is not None:
+        module.exit_json(**run_all(module))
+    if params["state"] == "present" and params["source"] is None:
+        module.fail_json(msg="state is present but all of the following are missing: source")
+    result, problem = attempt(module, params)
     if problem:
-        module.fail_json(msg=f"model {about['name']}: {problem}", **about)
-    if module.params["token"] and module.params["endpoint"].startswith("http://"):
-        module.warn(f"the token goes to {module.params['endpoint']} without encryption")
-    try:
-        result = run(module)
-    except DownloadError as error:
-        module.fail_json(msg=str(error), **about)
-    except OSError as error:
-        module.fail_json(msg=f"model {about['name']}: {error.filename or about['dest']}: {error.strerror}.", **about)
-    module.exit_json(**about, **result)
+        module.fail_json(msg=problem, **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ options:
         description:
           - The model as a mapping of C(name), C(path) (a C(.gguf) file, any part of a split one, or a folder) and
             C(figures), which are used while there is nothing at the path.
+          - C(accept_unknown), set to true, lets a start go on whose outcome can't be told.
           - C(figures) may have C(weights_bytes), C(layers), C(kv_heads), C(head_dim), C(parameters),
             C(active_parameters), C(hidden_size), C(feed_forward_length), C(vocabulary_size), C(context_length),
             C(tied_embeddings) and C(quantizations), a list of mappings of C(name) and C(weights_bytes).
@@ -89,7 +90,21 @@ options:
         description: KV cache of vLLM on the CPU in bytes (C(VLLM_CPU_KVCACHE_SPACE) gives GiB).
         type: raw
       memory_limit_bytes:
-        description: Memory limit of the container of a service on the CPU.
+        description:
+          - Memory limit of the container. A service on the CPU has no more than this; one on a GPU keeps in it what it
+            has of main memory beside the GPU.
+        type: raw
+      compile_cache:
+        description:
+          - Whether vLLM finds its compiled kernels, V(cold) (the default) or V(warm). The length is part of their key,
+            so every new setting starts cold and needs more for it.
+        type: raw
+      enforce_eager:
+        description: Whether vLLM runs without compilation and graphs (C(--enforce-eager)), V(false) when not given.
+        type: raw
+      dtype:
+        description: vLLM's type of activations (C(--dtype)), V(auto) when not given. With V(float16), which AWQ models
+          have by themselves, it crashes on an 8-bit KV cache.
         type: raw
       variables:
         description: By parameter, the name under which the user sets it, for messages.
@@ -115,7 +130,8 @@ options:
   overhead_bytes:
     description:
       - Fixed parts that were measured on this host, in place of the built-in ones, by the keys C(llama_cpp_gpu),
-        C(cuda_context), C(vllm_gpu), C(vllm_tensor_parallel), C(vllm_cpu), C(llama_cpp_cpu) and C(triton_cpu).
+        C(llama_cpp_cublas), C(cuda_context), C(vllm_gpu), C(vllm_beyond_budget), C(vllm_tensor_parallel), C(vllm_cpu),
+        C(llama_cpp_cpu) and C(triton_cpu).
     type: dict
   alternatives:
     description:
@@ -125,13 +141,15 @@ options:
     type: list
     elements: dict
     default: []
-attributes:
-  check_mode:
-    support: full
-    description: The module never changes anything, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+  fail_on_unknown:
+    description: Fail too where it can't be told whether a service fits and its model's C(accept_unknown) is not set.
+    type: bool
+    default: false
+  fail_on_problems:
+    description: Fail with what does not fit as the message. Without it the caller decides.
+    type: bool
+    default: false
+extends_documentation_fragment: [read_only]
 author:
   - AI-IDP
 """
@@ -212,6 +230,10 @@ services:
       description: Indices of the GPUs that it uses.
       type: list
       elements: int
+    devices:
+      description: The same as CDI names them behind C(nvidia.com/gpu=), C(0) or for a MIG instance C(0:1).
+      type: list
+      elements: str
     context_length:
       description: What was given, or what fits; null for Triton.
       type: int
@@ -232,6 +254,18 @@ services:
       description: Projected need on the device, without the margin; vLLM's KV cache for one full sequence. Of a
         service that is spread over several GPUs what each of them holds.
       type: int
+    least_bytes:
+      description: What it takes at least, where the rules of its layers are not known; else required_bytes.
+      type: int
+    warm_required_bytes:
+      description: What a start of vLLM needs that finds its compiled kernels; required_bytes is for one that does not.
+      type: int
+    warm_max_context_length:
+      description: The max_context_length of such a start, told and never planned for. Null for other engines.
+      type: int
+    accepted:
+      description: Whether the answer is V(unknown) and the model's C(accept_unknown) is set.
+      type: bool
     available_bytes:
       description: What this service can have on the device.
       type: int
@@ -239,12 +273,13 @@ services:
       description: Host memory that a service on the GPU holds too.
       type: int
     breakdown:
-      description: Bytes of weights, kv_cache, compute, reserved, overhead and the margin.
+      description: Bytes of weights, kv_cache, states (recurrent ones), pool (of vLLM's blocks, beside one sequence's
+        tokens), compute, graphs, reserved, overhead and the margin.
       type: dict
     limited_by:
       description:
         - Null when it fits, else V(weights), V(kv_cache), V(other_services), V(no_gpu), V(cpu_kv_cache),
-          V(memory_limit), V(margin), V(model_not_known) or V(memory_not_known).
+          V(memory_limit), V(margin), V(dtype), V(layer_kinds), V(model_not_known) or V(memory_not_known).
       type: str
     max_context_length:
       description: Largest context_length that fits with the same sequences; 0 when none does.
@@ -295,6 +330,11 @@ problems:
   returned: always
   type: list
   elements: str
+unaccepted:
+  description: Those of the unknowns that stop where C(fail_on_unknown) is set.
+  returned: success
+  type: list
+  elements: str
 unknowns:
   description: What can't be told and why.
   returned: success
@@ -323,6 +363,9 @@ SERVICE_OPTIONS = (
     "memory_bytes",
     "cpu_kv_cache_bytes",
     "memory_limit_bytes",
+    "compile_cache",
+    "enforce_eager",
+    "dtype",
     "variables",
 )
 
@@ -343,13 +386,20 @@ def main() -> None:
             "host_memory_bandwidth_bytes_per_second": {"type": "int"},
             "overhead_bytes": {"type": "dict"},
             "alternatives": {"type": "list", "elements": "dict", "default": []},
+            "fail_on_unknown": {"type": "bool", "default": False},
+            "fail_on_problems": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     inputs, problems = model_fit.parse(module.params)
     if inputs is None:
         module.fail_json(msg="\n".join(problems), problems=problems)
-    module.exit_json(changed=False, **model_fit.decide(inputs))
+    answer = model_fit.decide(inputs)
+    if answer["problems"] and module.params["fail_on_problems"]:
+        module.fail_json(msg="\n".join(answer["problems"]), **answer)
+    if answer["unaccepted"] and module.params["fail_on_unknown"]:
+        module.fail_json(msg="\n".join(answer["unaccepted"]), **answer)
+    module.exit_json(changed=False, **answer)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ short_description: Picks the NVIDIA driver for the GPUs of a host
 description:
   - Looks at the PCI bus, the running kernel, Secure Boot and the installed packages, and says which driver packages
     the host needs, which of them are missing and whether it must be rebooted; or why there is nothing to do.
-  - Whatever stands against the wanted driver is in RV(errors), each with what to do. It is no failure of the module.
+  - Whatever stands against the wanted driver is in RV(errors), each with what to do. It is a failure of the module
+    only where O(fail_on_errors) says so.
   - Nothing is changed.
 options:
   distribution:
@@ -69,12 +70,24 @@ options:
     description: Version of cuDNN; empty for none.
     type: str
     default: ''
+  repository:
+    description: Address of NVIDIA's repository for this host, for the message about its key.
+    type: str
+    default: ''
+  repository_key:
+    description: Name of the key's file in O(repository). Where that repository is needed, an empty one is an error.
+    type: str
+    default: ''
+  fail_on_errors:
+    description: Whether to fail where RV(errors) holds one.
+    type: bool
+    default: false
   root:
     description: Folder under which C(/proc), C(/sys), C(/run), C(/etc) and C(/var) are read, so that a recorded machine
       can be replayed. The installed packages are always those of the host itself.
     type: path
     default: /
-extends_documentation_fragment: [gpu_probe.read_only]
+extends_documentation_fragment: [read_only]
 author:
   - AI-IDP
 """
@@ -243,6 +256,9 @@ def main() -> None:
             "allow_downgrade": {"type": "bool", "default": False},
             "cuda_toolkit_version": {"type": "str", "default": ""},
             "cudnn_version": {"type": "str", "default": ""},
+            "repository": {"type": "str", "default": ""},
+            "repository_key": {"type": "str", "default": "", "no_log": False},
+            "fail_on_errors": {"type": "bool", "default": False},
             "root": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,
@@ -272,6 +288,13 @@ def main() -> None:
         plan = make_plan(host, settings)
     except ValueError as error:
         module.fail_json(msg=f"A branch or version of the settings is no number: {error}")
+    if plan["repository_needed"] and given["repository"] and not given["repository_key"]:
+        plan["errors"].append(
+            f"nvidia_driver_repository_key: '' and the key of {given['repository']} is not known to this role; open "
+            "that address, and set the name of the file there that ends in .pub"
+        )
+    if plan["errors"] and given["fail_on_errors"]:
+        module.fail_json(msg=f"nvidia_driver can't install this driver: {'; '.join(plan['errors'])}.", **plan)
     module.exit_json(changed=False, initramfs=initramfs_command(), **plan)
 
 

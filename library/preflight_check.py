@@ -8,16 +8,11 @@ DOCUMENTATION = r"""
 module: preflight_check
 short_description: Tells whether a host is ready, in one read-only call
 description:
-  - Checks ports, disks, mounts, memory and URLs on the target and returns every problem as one sentence that says what
-    to do, so that a run can be refused before anything is changed.
+  - Checks accounts, ports, disks, mounts, memory and URLs on the target and returns every problem as one sentence that
+    says what to do, so that a run can be refused before anything is changed.
   - Run it as root (C(become)) where ports are checked, or the process that holds a port can't be named.
+extends_documentation_fragment: [read_only]
 attributes:
-  check_mode:
-    support: full
-    description: It never changes anything.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
   platform:
     support: full
     platforms: linux
@@ -55,6 +50,19 @@ options:
         elements: str
       variable:
         description: Name of the variable that the port comes from, for the message.
+        type: str
+  accounts:
+    description: Accounts that must be there, each with a group of its name.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the account.
+        type: str
+        required: true
+      variable:
+        description: Name of the variable that the account comes from, for the message.
         type: str
   disk:
     description: Free space under paths; a path that does not exist yet is looked at in its nearest parent.
@@ -208,6 +216,12 @@ def argument_spec() -> dict[str, Any]:
                 "owner_processes": {"type": "list", "elements": "str"},
                 "variable": {"type": "str"},
             },
+        },
+        "accounts": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"name": {"type": "str", "required": True}, "variable": {"type": "str"}},
         },
         "disk": {
             "type": "list",

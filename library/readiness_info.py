@@ -12,13 +12,8 @@ description:
     for each question with V(ok), V(missing) or V(unknown), what was found, and what to do.
   - What a later week of the platform installs is V(missing) too, but not C(needed).
   - It only reads, needs no root, and works on a host that has nothing but Python.
+extends_documentation_fragment: [read_only]
 attributes:
-  check_mode:
-    support: full
-    description: The module only reads, so check mode gives the same answer.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
   platform:
     support: full
     platforms: linux

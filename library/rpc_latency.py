@@ -50,6 +50,11 @@ options:
     description: Seconds after which a server ends by itself.
     type: int
     default: 900
+  program:
+    description:
+      - For V(serve) and V(measure), the text of the program of both ends. The action plugin gives it, from
+        C(module_utils/ai_idp/rpc_link.py).
+    type: str
   results_dir:
     description: Folder of the finished measurement.
     type: path
@@ -250,7 +255,7 @@ def serve(module: AnsibleModule) -> None:
     os.makedirs(PROGRAM_DIR, mode=0o755)
     module.set_mode_if_different(PROGRAM_DIR, "0755", False)
     program = os.path.join(PROGRAM_DIR, rpc_latency.PROGRAM)
-    write_atomically(program, rpc_latency.program_text().encode())
+    write_atomically(program, module.params["program"].encode())
     module.set_mode_if_different(program, "0644", False)
     for address in addresses:
         argv = rpc_latency.server_argv(program, address, port, clients, module.params["lifetime"])
@@ -280,8 +285,8 @@ def measure(module: AnsibleModule) -> None:
         **{
             name: params[name]
             for name in (
-                *("addresses", "peer_addresses", "results_dir", "peer", "host", "environment", "port", "runs"),
-                *("warmup_runs", "seconds", "timeout", "again"),
+                *("addresses", "peer_addresses", "results_dir", "program", "peer", "host", "environment", "port"),
+                *("runs", "warmup_runs", "seconds", "timeout", "again"),
             )
         }
     )
@@ -334,6 +339,7 @@ def main() -> None:
             "clients": {"type": "list", "elements": "str"},
             "port": {"type": "int", "default": rpc_latency.PORT},
             "lifetime": {"type": "int", "default": 900},
+            "program": {"type": "str"},
             "results_dir": {"type": "path"},
             "peer": {"type": "str", "default": ""},
             "host": {"type": "str", "default": ""},
@@ -351,8 +357,8 @@ def main() -> None:
             "minimum_ratio": {"type": "float", "default": 1.0},
         },
         required_if=[
-            ("step", "serve", ("addresses", "clients")),
-            ("step", "measure", ("addresses", "peer_addresses", "results_dir")),
+            ("step", "serve", ("addresses", "clients", "program")),
+            ("step", "measure", ("addresses", "peer_addresses", "results_dir", "program")),
             ("step", "judge", ("through",)),
         ],
         supports_check_mode=True,

@@ -12,7 +12,6 @@ import datetime
 import fcntl
 import glob
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -22,7 +21,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -31,11 +29,15 @@ from typing import Any, TextIO
 from ansible.module_utils.ai_idp.benchmark_errors import CannotMeasure, MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
 from ansible.module_utils.ai_idp.benchmark_tools import OUTPUT_DIR, SEED, TOOLS, WORK_DIR, Parameters, Tool
+from ansible.module_utils.ai_idp.documents import from_json, mapping_of
 from ansible.module_utils.ai_idp.files import hash_file, write_atomically
 from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
 from ansible.module_utils.ai_idp.gpu_nvml import THROTTLE_REASONS
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
 from ansible.module_utils.ai_idp.messages import shorten
+from ansible.module_utils.ai_idp.model_manifest import read_manifest
 from ansible.module_utils.ai_idp.programs import run
+from ansible.module_utils.ai_idp.sample_statistics import can_be_figure, is_finite
 
 SCHEMA = 1
 OK, STARTED, FAILED, SKIPPED, PLANNED = "ok", "started", "failed", "skipped", "planned"
@@ -252,22 +254,20 @@ def probe_endpoint(url: str, key: str | None, path: str | None) -> str | None:
     vLLM tells it at ``/version``, llama.cpp's server at ``/props``, Triton at ``/v2``.
     """
     base = url.rstrip("/")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     for candidate in (path,) if path else ("/version", "/v2", "/props"):
-        request = urllib.request.Request(base + str(candidate))
-        if key:
-            request.add_header("Authorization", f"Bearer {key}")
+        place = base + str(candidate)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                text = answer.read(1 << 20).decode("utf-8", "replace")
-        except urllib.error.HTTPError:
+            answer = exchange(
+                lambda place=place: urllib.request.urlopen(urllib.request.Request(place, headers=headers), timeout=10),
+                1 << 20,
+            )
+        except NoAnswer as error:
+            raise MeasurementError(f"{base} does not answer: {error}") from None
+        if answer.status >= 400:
             continue
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise MeasurementError(f"{base} does not answer: {reason}") from None
-        except (http.client.HTTPException, ValueError) as error:
-            raise MeasurementError(f"{base} does not answer as a web server does: {error!r}") from None
         try:
-            told = json.loads(text)
+            told = from_json(answer.text)
         except ValueError:
             continue
         if not isinstance(told, dict):
@@ -286,10 +286,8 @@ def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
     to date where it is to be kept.
     """
     try:
-        cache = json.loads(read_text(cache_path) or "{}")
+        cache = mapping_of(from_json(read_text(cache_path) or "{}"))
     except ValueError:
-        cache = {}
-    if not isinstance(cache, dict):
         cache = {}
     if os.path.isdir(path):
         files = sorted(
@@ -306,8 +304,9 @@ def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
         for name in files:
             status = os.stat(name)
             mark = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-            known = cache.get(name)
-            hashes[name] = known["sha256"] if known and known["mark"] == mark else hash_file(name).sha256
+            known = mapping_of(cache.get(name))
+            same = known.get("mark") == mark and isinstance(known.get("sha256"), str)
+            hashes[name] = known["sha256"] if same else hash_file(name).sha256
             fresh[name] = {"mark": mark, "sha256": hashes[name]}
     except OSError as error:
         raise CannotMeasure(f"the model {path} can't be read: {error.strerror or error}") from None
@@ -321,6 +320,24 @@ def model_hash(path: str, cache_path: str, keep: bool = True) -> str:
         lines = "".join(f"{os.path.relpath(name, path)}\0{digest}\n" for name, digest in sorted(hashes.items()))
         return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
     return f"sha256:{hashes[path]}"
+
+
+def model_problem(path: str) -> str:
+    """Which file of a model is not as the model store left it; empty where all are, or where no store looks after it.
+
+    A damaged model would be measured as another one, and once more when it is repaired.
+    """
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    for entry in read_manifest(folder).get("files", []):
+        name = os.path.join(folder, entry["path"])
+        if os.path.isdir(path) or name == path:
+            try:
+                status = os.stat(name)
+            except OSError as error:
+                return f"{name} of the model can't be read: {error.strerror or error}"
+            if (status.st_size, status.st_mtime_ns) != (entry["size_bytes"], entry["mtime_ns"]):
+                return f"{name} is not as it was downloaded: week 2 makes it anew"
+    return ""
 
 
 # --- conditions of a run --------------------------------------------------------------------------------
@@ -561,11 +578,36 @@ def os_error_text(error: OSError) -> str:
 def read_result(path: str, status: str = OK) -> dict[str, Any] | None:
     """A measurement that is finished, or of another status; None where there is none that can be read."""
     try:
-        result = json.loads(read_text(path) or "")
+        result = from_json(read_text(path) or "")
     except ValueError:
         return None
     known = isinstance(result, dict) and result.get("schema") == SCHEMA and result.get("status") == status
-    return result if known else None
+    return result if known and well_formed(result) else None
+
+
+def well_formed(result: dict[str, Any]) -> bool:
+    """Whether what a result holds is of the kinds that are written; a file may have been damaged or edited."""
+    kinds = {"runs": list, "command": list, "flags": list, "devices": list, "parameters": dict, "subject": dict}
+    if not all(isinstance(result.get(name) or kind(), kind) for name, kind in kinds.items()):
+        return False
+    if not isinstance((result.get("subject") or {}).get("best") or {}, dict):
+        return False
+    texts = [*(result.get("command") or []), *(result.get("flags") or [])]
+    runs, had = result.get("runs") or [], result.get("parameters") or {}
+    amounts = [had.get(name) for name in AMOUNTS]
+    amounts += [result.get("warmup_runs"), result.get("rounds")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(amount is None or is_finite(amount) for amount in amounts)
+        and all(isinstance(run, dict) and is_finite(run.get("seconds", 0)) for run in runs)
+        and all(can_be_figure(value) for run in runs for value in _metrics_of(run))
+    )
+
+
+def _metrics_of(run: dict[str, Any]) -> list[Any]:
+    """The figures of a run; one that is no number where there is something else in their place."""
+    metrics = run.get("metrics", {})
+    return list(metrics.values()) if isinstance(metrics, dict) else [None]
 
 
 def key_of(parts: dict[str, Any]) -> str:
@@ -623,6 +665,8 @@ class Measurement:
         # A container ends its program a little earlier by itself, and says so.
         self.parameters = {"timeout_seconds": max(1, int(0.9 * wanted.timeout)), **wanted.parameters}
         self.flags: list[str] = []
+        # Why nobody can look now at what was measured before; its result stands.
+        self.out_of_sight = ""
         # What a server told of itself, where one is measured.
         self.server: str | None = None
         # Why no installation of anything would help.
@@ -675,6 +719,10 @@ class Measurement:
         directory = self.parameters.get("directory")
         if directory:
             self._prepare_directory(str(directory), touch, last)
+        if wanted.model_path:
+            problem = model_problem(wanted.model_path)
+            if problem:
+                raise CannotMeasure(problem)
         # It takes minutes for large models, and a plan needs it only to compare it with that of a result.
         if wanted.model_path and not wanted.model_hash and (touch or last):
             cache = os.path.join(os.path.dirname(wanted.results_dir.rstrip("/")), "model_hashes.json")
@@ -731,19 +779,37 @@ class Measurement:
         last = read_result(self.path)
         seconds = self.wanted.expected_seconds
         if last and last.get("runs"):
-            mean = sum(row["seconds"] for row in last["runs"]) / len(last["runs"])
+            mean = sum(row.get("seconds", 0) for row in last["runs"]) / len(last["runs"])
             seconds = mean * (self.wanted.runs + self.wanted.warmup_runs)
-        return {"finished": last if self._finished(last) else None, "expected_seconds": seconds}
+        finished = self.out_of_sight or self._finished(last)
+        return {"finished": last if finished else None, "expected_seconds": seconds}
+
+    def _seems_same(self, last: dict[str, Any]) -> bool:
+        """Whether a result is of what is asked for, by all that can be known without what is out of sight."""
+        given = {name: getattr(self.wanted, name) for name in ("tool", "model", "model_hash", "build")}
+        given["hardware_fingerprint"] = self.wanted.hardware_fingerprint
+        command = [str(word) for word in self.parameters.get("command") or self.tool.command]
+        had, asked = last.get("parameters") or {}, self.result["parameters"]
+        return (
+            all(last.get(name) == value for name, value in given.items() if value is not None)
+            # Where a container runs the program, Docker's is the first word.
+            and ("image" in asked or (last.get("command") or [])[: len(command)] == command)
+            and all(had.get(name) == asked.get(name) for name in {*had, *asked} - {*AMOUNTS})
+            and self._is_enough(last)
+        )
 
     def _finished(self, last: dict[str, Any] | None) -> bool:
         """Whether it is of the same thing, and of no less than is asked for."""
-        if not last or last.get("key") != self.result["key"] or self.wanted.again or self._started():
+        return bool(last and last.get("key") == self.result["key"]) and not self._started() and self._is_enough(last)
+
+    def _is_enough(self, last: dict[str, Any]) -> bool:
+        if self.wanted.again:
             return False
         had, asked = last.get("parameters") or {}, self.result["parameters"]
         pairs = [(had.get(name), asked.get(name)) for name in AMOUNTS]
         pairs += [(len(last.get("runs") or []), self.wanted.runs), (last.get("warmup_runs"), self.wanted.warmup_runs)]
         # What was spread over time holds more of how the machine changes.
-        pairs.append((last.get("rounds", 1) > 1, self.wanted.rounds > 1))
+        pairs.append(((last.get("rounds") or 1) > 1, self.wanted.rounds > 1))
         # One that is not given is the tool's own.
         return all(one == other or (one is not None and other is not None and one >= other) for one, other in pairs)
 
@@ -760,12 +826,20 @@ class Measurement:
         try:
             self._prepare(touch)
         except CannotMeasure as error:
-            return self._give_up(SKIPPED, str(error))
+            return self._can_not(SKIPPED, str(error))
         except MeasurementError as error:
-            return self._give_up(FAILED, str(error))
+            return self._can_not(FAILED, str(error))
         except OSError as error:
-            return self._give_up(FAILED, f"it can't be prepared: {os_error_text(error)}")
+            return self._can_not(FAILED, f"it can't be prepared: {os_error_text(error)}")
         return True
+
+    def _can_not(self, status: str, reason: str) -> bool:
+        """An engine that is down or a model that was damaged is repaired by a later week, and measures as before."""
+        last = None if self.hopeless else read_result(self.path)
+        if last and self._seems_same(last):
+            self.out_of_sight = self._hide(reason)
+            return True
+        return self._give_up(status, reason)
 
     def _give_up(self, status: str, reason: str) -> bool:
         self.result.update(status=status, reason=self._hide(reason), measured_at=None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import os
 import re
 from collections.abc import Callable
@@ -19,8 +18,10 @@ from typing import Any
 from ansible.module_utils.ai_idp import load_client
 from ansible.module_utils.ai_idp.benchmark_errors import MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.gpu_common import read_line
 from ansible.module_utils.ai_idp.messages import shorten
+from ansible.module_utils.ai_idp.sample_statistics import can_be_figure
 
 MIB = 1 << 20
 OUTPUT_DIR, WORK_DIR, SEED = "{output_dir}", "{work_dir}", "{seed}"
@@ -66,14 +67,14 @@ def command_of(parameters: Parameters, default: tuple[str, ...]) -> list[str]:
 
 def positive(name: str, value: Any) -> float:
     """A number that a metric can be; MeasurementError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise MeasurementError(f"{name} is {value!r}, which no measurement gives")
+    if not can_be_figure(value) or value <= 0:
+        raise MeasurementError(f"{name} is {value!r:.40}, which no measurement gives")
     return float(value)
 
 
 def read_json(tool: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return from_json(text)
     except ValueError:
         raise MeasurementError(f"{tool} printed no JSON but: {shorten(text, 120) or 'nothing'}") from None
 
@@ -142,7 +143,7 @@ def parse_llama_bench(stdout: str, output_dir: str) -> Parsed:
             raise MeasurementError("llama-bench did not repeat each test once, so a process is not one sample")
         # Its own average is rounded; tokens and nanoseconds are not.
         nanoseconds = positive("the time of a test of llama-bench", samples[0])
-        metrics[name] = (prompt or output) * 1e9 / nanoseconds
+        metrics[name] = positive("the tokens of a test of llama-bench", prompt or output) * 1e9 / nanoseconds
     first = rows[0]
     on_gpu = first.get("n_gpu_layers") != 0 and first.get("devices") != "none"
     device = (first.get("gpu_info") if on_gpu else "") or first.get("cpu_info") or "a device without a name"
@@ -270,7 +271,7 @@ def _iperf3_argv(parameters: Parameters) -> list[str]:
 
 def _iperf3_error(stdout: str) -> str:
     try:
-        answer = json.loads(stdout)
+        answer = from_json(stdout)
     except ValueError:
         return ""
     return str(answer.get("error") or "") if isinstance(answer, dict) else ""
@@ -399,7 +400,7 @@ def parse_ab(stdout: str, output_dir: str) -> Parsed:
             rows = dict(line.strip().split(",", 1) for line in stream if "," in line)
         metrics["latency_p50_ms"] = positive("ab's p50", float(rows["50"]))
         metrics["latency_p95_ms"] = positive("ab's p95", float(rows["95"]))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, *WRONG_SHAPE) as error:
         raise MeasurementError(f"ab's table of percentiles can't be read: {error}") from None
     version = re.search(r"ApacheBench, Version ([\d.]+)", stdout)
     return Parsed(metrics, build=f"ab {version.group(1)}" if version else None, subject={"requests": complete})

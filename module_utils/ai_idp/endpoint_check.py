@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-import urllib.error
 import urllib.request
+from urllib.parse import quote
+
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
 
 SAMPLE = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{.*\})?\s+\S+", re.MULTILINE)
 
@@ -23,19 +26,18 @@ def request(url, body=None, key=None, timeout=60):
     :param key: bearer token, or None.
     :param timeout: seconds.
     :returns: (status, text); a status of 400 and above is returned, not raised.
-    :raises CheckError: when nothing answers in time.
+    :raises CheckError: when nothing answers in time, or what answers speaks no HTTP.
     """
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout) as answer:
-            return answer.status, answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-    except OSError as error:
+        # The request is made in there, too: an address may be none.
+        answer = exchange(lambda: urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout))
+    except NoAnswer as error:
         raise CheckError(f"{url} does not answer within {timeout} s: {error}") from error
+    return answer.status, answer.text
 
 
 def expect(url, status, text, wanted=200):
@@ -97,22 +99,23 @@ def check_stream(endpoint, timeout):
 
 
 def check_key(endpoint, timeout):
-    """A wrong key is refused."""
+    """A wrong key is refused, and so is none."""
     url = endpoint["url"] + "/v1/chat/completions"
-    expect(url, *request(url, chat_body(endpoint), "wrong-key", timeout), wanted=401)
+    for key in ("wrong-key", None):
+        expect(url, *request(url, chat_body(endpoint), key, timeout), wanted=401)
     return "a wrong key is refused (401)"
 
 
 def check_triton(endpoint, timeout):
-    """Every named model of a Triton server is ready."""
-    url = endpoint["url"] + "/v2/repository/index"
-    status, text = request(url, {}, timeout=timeout)
-    expect(url, status, text)
-    ready = [model["name"] for model in json.loads(text) if model.get("state") == "READY"]
-    missing = sorted(set(endpoint["models"]) - set(ready))
+    """Every named model of a Triton server is ready. Its list of models is for its operator alone."""
+    answers = {}
+    for name in endpoint["models"]:
+        url = f"{endpoint['url']}/v2/models/{quote(name, safe='')}/ready"
+        answers[name] = request(url, key=endpoint["api_key"], timeout=timeout)[0]
+    missing = sorted(name for name, status in answers.items() if status != 200)
     if missing:
-        raise CheckError(f"{url}: not ready: {', '.join(missing)}")
-    return f"ready: {', '.join(sorted(ready))}"
+        raise CheckError(f"{endpoint['url']}: not ready: {', '.join(missing)}")
+    return f"ready: {', '.join(sorted(answers))}"
 
 
 def check_infer(endpoint, timeout):
@@ -120,7 +123,7 @@ def check_infer(endpoint, timeout):
     url = endpoint["url"] + "/v2/models/text_embedder/infer"
     texts = ["a private AI platform", "three machines"]
     body = {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [2, 1], "data": texts}]}
-    status, text = request(url, body, timeout=timeout)
+    status, text = request(url, body, endpoint["api_key"], timeout)
     expect(url, status, text)
     output = json.loads(text)["outputs"][0]
     rows, width = output["shape"]
@@ -173,7 +176,44 @@ def check_endpoint(endpoint, timeout):
             status, detail = "ok", check(endpoint, timeout)
         except CheckError as error:
             status, detail = "fail", str(error)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except WRONG_SHAPE as error:
             status, detail = "fail", f"{endpoint['url']} gave an answer of another form: {error!r}"
         results.append({"name": f"{endpoint['name']}: {name}", "status": status, "detail": detail})
+    return results
+
+
+def addresses_of(text, port, beside=""):
+    """Name the addresses on which a port listens.
+
+    :param text: what ``ss --no-header --listening --numeric --tcp --processes`` prints.
+    :param port: the port.
+    :param beside: a program whose listeners do not count, as its own door is before this one.
+    :returns: sorted list of addresses.
+    """
+    found = set()
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 4 and not (beside and f'"{beside}"' in line):
+            address, _, number = columns[3].rpartition(":")
+            if number == str(port):
+                found.add(address.partition("%")[0].strip("[]"))
+    return sorted(found)
+
+
+def check_listeners(listeners, text):
+    """Each port listens on its address and on no other.
+
+    :param listeners: mappings with ``name``, ``address``, ``port`` and maybe ``beside``.
+    :param text: what ``ss --no-header --listening --numeric --tcp --processes`` prints.
+    :returns: as ``check_endpoint``.
+    """
+    results = []
+    for listener in listeners:
+        found = addresses_of(text, listener["port"], listener.get("beside") or "")
+        where = ", ".join(found) or "nothing"
+        detail = f"port {listener['port']} listens on {where}"
+        if found != [listener["address"]]:
+            detail += f", not on {listener['address']} alone"
+        status = "ok" if found == [listener["address"]] else "fail"
+        results.append({"name": f"{listener['name']}: listening", "status": status, "detail": detail})
     return results

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.ai_idp import roofline, sample_statistics, verdict
+from ansible.module_utils.ai_idp.documents import from_json, printable
 from ansible.module_utils.ai_idp.fit_input import BANDWIDTH_BY_NAME
 from ansible.module_utils.ai_idp.sample_statistics import Interval, StatisticsError
 
@@ -99,10 +100,12 @@ def usable(result: Any) -> str:
         return f"the result {result['id']} of {result['host']} has the status {result['status']!r}"
     runs = result.get("runs") or []
     parts = [result.get("parameters"), result.get("hardware")]
-    if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
-        parts += [run.get(key) for run in runs for key in ("metrics", "samples")]
-    else:
-        parts.append(runs)
+    listed = isinstance(runs, list) and all(isinstance(run, dict) for run in runs)
+    parts += [run.get(key) for run in runs for key in ("metrics", "samples")] if listed else []
+    hardware = result.get("hardware")
+    lists = [result.get("devices"), hardware.get("gpus") if isinstance(hardware, dict) else None]
+    if not listed or not all(part is None or isinstance(part, list) for part in lists):
+        parts.append(False)
     if not all(part is None or isinstance(part, dict) for part in parts):
         return f"the result {result['id']} of {result['host']} has runs, parameters or hardware of another form"
     return ""
@@ -343,7 +346,19 @@ class Joiner:
                 found.append(self.finding(claim, ""))
         return found
 
+    def derived_before(self, claim: Document, host: str) -> Document | None:
+        """What an earlier run derived for a host whose hardware this one has not read (``--limit``)."""
+        previous = self.inputs.previous or {}
+        here = not host or self.hosts[host].get("hardware_fingerprint") or self.entry(claim, host)
+        if here or claim["method"] != "derived" or previous.get("environment") != self.inputs.environment:
+            return None
+        rows = previous.get("findings") or []
+        return next((row for row in rows if (row["claim_id"], row["host"]) == (claim["id"], host)), None)
+
     def finding(self, claim: Document, host: str) -> Document:
+        before = self.derived_before(claim, host)
+        if before:
+            return before
         promise = promise_of(claim)
         result = self.by_place.get((host, claim.get("measurement") or ""))
         measured = self.evidence(claim, host, result)
@@ -613,6 +628,16 @@ def comparable(one: Document, other: Document) -> bool:
     return all(one.get(key) == other.get(key) for key in keys)
 
 
+def is_line(entry: Any) -> bool:
+    """Whether it is a line of the history, of which everything can be read that is read."""
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(key), str) for key in ("host", "id", "measured_at"))
+        and isinstance(entry.get("metrics") or {}, dict)
+        and all(isinstance(values, list) for values in (entry.get("metrics") or {}).values())
+    )
+
+
 def parse_history(content: str) -> tuple[list[Document], list[str]]:
     """The lines, and those that are none (a disk that was full), which are kept as they are."""
     found, broken = [], []
@@ -620,10 +645,10 @@ def parse_history(content: str) -> tuple[list[Document], list[str]]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
         except ValueError:
             entry = None
-        if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("host", "id", "measured_at")):
+        if is_line(entry):
             found.append(entry)
         else:
             broken.append(line)
@@ -706,7 +731,7 @@ def csv_text(document: Document) -> str:
     writer.writerow(COLUMNS)
     for row in document["findings"]:
         writer.writerow([cell(row[name]) for name in COLUMNS])
-    return stream.getvalue()
+    return printable(stream.getvalue())
 
 
 def finite(value: Any) -> Any:
@@ -719,11 +744,13 @@ def finite(value: Any) -> Any:
 
 
 def json_text(document: Document) -> str:
-    return json.dumps(finite(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return printable(json.dumps(finite(document), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def history_text(history: list[Document], broken: list[str]) -> str:
-    lines = [json.dumps(finite(line), sort_keys=True, ensure_ascii=False, allow_nan=False) for line in history]
+    lines = [
+        printable(json.dumps(finite(line), sort_keys=True, ensure_ascii=False, allow_nan=False)) for line in history
+    ]
     return "".join(f"{line}\n" for line in broken + lines)
 
 
@@ -752,7 +779,10 @@ def mlflow_document(document: Document) -> Document:
                 # MLflow refuses values of more than 6,000 characters.
                 params[f"{name}/{key}"] = (value if isinstance(value, str) else json.dumps(value))[:6000]
             for metric, values in line["metrics"].items():
-                summary = sample_statistics.summarize(values)
+                try:
+                    summary = sample_statistics.summarize(values)
+                except StatisticsError:
+                    continue
                 figures = {
                     "": summary.mean,
                     "_ci95_low": summary.ci95_low,
@@ -774,7 +804,7 @@ def mlflow_document(document: Document) -> Document:
 def read_document(content: str) -> Document | None:
     """A findings document as this version writes it; None for anything else."""
     try:
-        found = json.loads(content)
+        found = from_json(content)
     except ValueError:
         return None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("environment"), str):
@@ -784,4 +814,7 @@ def read_document(content: str) -> Document | None:
             return None
     if not all(set(COLUMNS) <= set(row) for row in found["findings"]):
         return None
-    return found
+    texts = [row[name] for row in found["findings"] for name in ("claim_id", "host", "verdict", "reason")]
+    if not all(isinstance(value, str) for value in texts) or any(usable(row) for row in found["measurements"]):
+        return None
+    return found if all(is_line(line) for line in found["history"]) else None

@@ -29,6 +29,8 @@ class Case:
     gpus: list[Gpu]
     shape: ModelShape | None
     projection: Projection | None
+    # What it takes at least, where the rules of its layers are not known and the projection is the most.
+    least: Projection | None = None
     unreadable: str | None = None
     available: int | None = None
     verdict: str = UNKNOWN
@@ -80,14 +82,18 @@ def vllm_budget(service: Service, gpu: Gpu) -> int:
 def gpu_demand(case: Case, inputs: Inputs) -> int | None:
     """Bytes of the card that are gone when this service runs; None when that can't be told."""
     if case.service.engine == "vllm" and case.gpu and case.gpu.usable_bytes:
-        return vllm_budget(case.service, case.gpu) + inputs.overhead["cuda_context"]
-    return case.projection.required if case.projection else None
+        beside = inputs.overhead["cuda_context"] + inputs.overhead["vllm_beyond_budget"]
+        return vllm_budget(case.service, case.gpu) + beside
+    # Of what is not known well the least, so that nothing is refused for it; the service's own verdict says the rest.
+    projection = case.least or case.projection
+    return projection.required if projection else None
 
 
 def host_demand(case: Case) -> int:
-    if case.projection is None:
+    projection = case.least or case.projection
+    if projection is None:
         return 0
-    return case.projection.required if case.service.device == "cpu" else case.projection.host
+    return projection.required if case.service.device == "cpu" else projection.host
 
 
 def load_shape(service: Service) -> tuple[ModelShape | None, str | None]:
@@ -110,7 +116,10 @@ def build_cases(inputs: Inputs) -> list[Case]:
             wanted = service.gpu_indices or (service.gpu_index,)
             gpus = [inputs.gpus[index] for index in wanted if index in inputs.gpus]
         shape, unreadable = load_shape(service)
-        cases.append(Case(service, gpus, shape, project(shape, service, inputs.overhead), unreadable))
+        case = Case(service, gpus, shape, project(shape, service, inputs.overhead), unreadable=unreadable)
+        if shape is not None and shape.least_layers is not None:
+            case.least = project(replace(shape, kv_layers=shape.least_layers), service, inputs.overhead)
+        cases.append(case)
     return cases
 
 
@@ -147,6 +156,18 @@ def cpu_cache_too_small(case: Case, service: Service) -> bool:
     return engine_memory.vllm_sequence_kv(case.shape, service) > service.cpu_kv_cache_bytes
 
 
+def eight_bit_cache_crashes(case: Case) -> bool:
+    """Whether vLLM was given an 8-bit KV cache for a model in float16.
+
+    It ends at the capture of graphs then ("output must have dtype BF16": vLLM 0.30.0 on an H100).
+    """
+    service = case.service
+    if service.engine != "vllm" or service.device != "gpu" or not service.kv_cache_type.startswith("fp8"):
+        return False
+    dtype = service.dtype if service.dtype != "auto" else case.shape.dtype if case.shape else ""
+    return dtype in ("float16", "half")
+
+
 def judge(case: Case, cases: list[Case], inputs: Inputs) -> None:
     """Fills in the case's available bytes, verdict, what limits it and, when it does not fit, why."""
     service, projection = case.service, case.projection
@@ -156,6 +177,10 @@ def judge(case: Case, cases: list[Case], inputs: Inputs) -> None:
     alone = whole_device(case, inputs)
     if alone is None:
         case.limited_by = "memory_not_known"
+        host = inputs.host_budget
+        if projection is not None and host is not None and projection.weights + projection.host > host:
+            # A GPU that does not tell its memory has none of its own, so at most the host's.
+            case.verdict, case.limited_by, case.available = DOES_NOT_FIT, "weights", host
         return
     if service.device == "cpu":
         shared = (inputs.host_budget or alone) - others_on_host(case, cases)
@@ -169,20 +194,31 @@ def judge(case: Case, cases: list[Case], inputs: Inputs) -> None:
         case.limited_by = "model_not_known"
         return
     case.verdict = verdict_of(projection, case.available)
+    if case.least is not None and case.verdict == DOES_NOT_FIT and case.least.required <= case.available:
+        case.verdict, case.limited_by = UNKNOWN, "layer_kinds"
+        return
     if cpu_cache_too_small(case, service):
         case.verdict, case.limited_by = DOES_NOT_FIT, "cpu_kv_cache"
+        return
+    if eight_bit_cache_crashes(case):
+        case.verdict, case.limited_by = DOES_NOT_FIT, "dtype"
+        return
+    if service.device == "gpu" and projection.host > (service.memory_limit_bytes or projection.host):
+        case.verdict, case.limited_by = DOES_NOT_FIT, "memory_limit"
         return
     if case.verdict == FITS and case.unreadable:
         case.verdict = UNKNOWN
     if case.verdict == FITS:
         return
+    # Refused is what can't fit at least.
+    projection = case.least or projection
     if case.verdict == UNKNOWN:
-        case.limited_by = "model_not_known" if case.unreadable else "margin"
+        case.limited_by = "model_not_known" if case.unreadable else "layer_kinds" if case.least else "margin"
     elif projection.required <= alone:
         case.limited_by = "other_services"
     elif service.device == "cpu" and service.memory_limit_bytes is not None and alone == service.memory_limit_bytes:
         case.limited_by = "memory_limit"
-    elif projection.required - projection.kv_cache > alone:
+    elif projection.required - projection.cache > alone:
         case.limited_by = "weights"
     else:
         case.limited_by = "kv_cache"

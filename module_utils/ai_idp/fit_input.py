@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ENGINES = ("vllm", "llama_cpp", "triton")
@@ -30,6 +30,9 @@ KV_BYTES: dict[str, dict[str, float]] = {
     "vllm": {"auto": 2.0, "f16": 2.0, "bf16": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0},
     "triton": {"auto": 2.0},
 }
+
+# Types of activations that vLLM runs a model in.
+DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 
 DEFAULT_UTILIZATION = 0.80
 DEFAULT_BATCHED_TOKENS = 4096
@@ -79,6 +82,10 @@ class Service:
     cpu_kv_cache_bytes: int | None
     memory_limit_bytes: int | None
     variables: dict[str, str] = field(default_factory=dict)
+    # Whether vLLM's compiled kernels are there already: cold is how every new setting starts.
+    compile_cache: str = "cold"
+    enforce_eager: bool = False
+    dtype: str = "auto"
     context_wish: Wish = Wish()
     sequences_wish: Wish = Wish()
     tensor_parallel_wish: Wish = Wish(exact=1)
@@ -111,6 +118,9 @@ class Gpu:
     taken_bytes: int
     shared_with_host: bool
     bandwidth: int | None
+    # As CDI names it behind "nvidia.com/gpu=": the card's index, or card and instance where it is cut up (MIG).
+    device: str = ""
+    is_instance: bool = False
 
 
 def variable_name(service: str, variables: dict[str, str], parameter: str) -> str:
@@ -147,7 +157,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
 
@@ -188,6 +198,16 @@ def choice(value: Any, variable: str, default: str, allowed: tuple[str, ...], ad
     if text not in allowed:
         raise InputError(f"{variable} is {value!r}; allowed is one of {', '.join(allowed)}. {advice}")
     return text
+
+
+def truth(value: Any, variable: str, default: bool) -> bool:
+    """Yes or no, also when it was written as text."""
+    if _missing(value):
+        return default
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "yes", "no"):
+        raise InputError(f"{variable} is {value!r}; allowed is true or false. Set false where nobody asked for it.")
+    return text in ("true", "yes")
 
 
 def _mapping(value: Any, variable: str) -> dict[str, Any]:
@@ -284,6 +304,9 @@ def parse_service(raw: dict[str, Any]) -> tuple[Service | None, list[str]]:
             whole, "memory_limit_bytes", None, 1, BYTES_MOST, "bytes", "Set the container's memory limit in bytes."
         ),
         variables={str(key): str(value) for key, value in variables.items()},
+        dtype=read(choice, "dtype", "auto", DTYPES, "Set auto, which is the type that the model was made for."),
+        enforce_eager=read(truth, "enforce_eager", False),
+        compile_cache=read(choice, "compile_cache", "cold", ("cold", "warm"), "Set cold: a new setting is compiled."),
         context_wish=context,
         sequences_wish=sequences,
         tensor_parallel_wish=parallel,
@@ -357,15 +380,51 @@ def parse_gpu(raw: dict[str, Any]) -> Gpu:
         taken_bytes=size("other_processes_bytes") or 0,
         shared_with_host=bool(raw.get("memory_is_shared")),
         bandwidth=size("memory_bandwidth_bytes_per_second") or next(known, None),
+        device=str(index),
     )
 
 
-def parse_gpus(raw: list[dict[str, Any]]) -> tuple[list[Gpu], list[str]]:
+def _instances(raw: dict[str, Any], card: Gpu) -> list[Gpu]:
+    """The MIG instances of a card, each a GPU of its own; their share of the bandwidth is not known."""
+    found = []
+    devices = raw.get("mig_devices")
+    for place, device in enumerate(devices if isinstance(devices, list) else []):
+        if not isinstance(device, dict):
+            raise InputError(f"mig_devices of GPU {card.index} has {device!r:.60}. Pass what gpu_info returns.")
+        number = whole(
+            device.get("index"), f"a MIG device of GPU {card.index}", place, 0, 63, "its index", "Give its index."
+        )
+        part = parse_gpu(
+            {**device, "index": card.index, "name": f"{card.name} MIG {number}", "memory_reserved_bytes": None}
+        )
+        found.append(replace(part, device=f"{card.index}:{number}", is_instance=True, bandwidth=None))
+    return found
+
+
+# Beside the driver's own answer, by what a card's name has in it: its memory is the host's.
+UNIFIED_NAMES = ("GB10",)
+
+
+def parse_gpus(raw: list[dict[str, Any]], host_memory: int | None = None) -> tuple[list[Gpu], list[str]]:
+    """The GPUs that a service can run on.
+
+    A card that is cut into MIG instances is none: its instances are, counted on in the cards' order. A GPU that has
+    the host's memory has all of it.
+    """
     gpus: list[Gpu] = []
     problems: list[str] = []
+    cut = False
     for entry in raw:
         try:
-            gpus.append(parse_gpu(entry))
+            card = parse_gpu(entry)
+            if any(name in card.name.split() for name in UNIFIED_NAMES):
+                card = replace(card, shared_with_host=True)
+            if card.shared_with_host and card.total_bytes is None and host_memory:
+                card = replace(card, total_bytes=host_memory, usable_bytes=host_memory)
+            instances = _instances(entry, card) if entry.get("mig_enabled") else []
         except InputError as error:
             problems.append(str(error))
-    return gpus, problems
+            continue
+        cut = cut or bool(instances)
+        gpus += instances or [card]
+    return [replace(gpu, index=place) for place, gpu in enumerate(gpus)] if cut else gpus, problems

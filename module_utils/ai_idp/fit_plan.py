@@ -47,9 +47,11 @@ def _several(count: int, noun: str) -> str:
 
 def equal_gpus(gpus: list[Gpu]) -> list[Gpu]:
     """The cards that a model can be spread over: of one kind, those with the most memory together."""
-    kinds: dict[tuple[str, int | None], list[Gpu]] = {}
+    kinds: dict[tuple[Any, ...], list[Gpu]] = {}
     for gpu in gpus:
-        kinds.setdefault((gpu.name, gpu.total_bytes), []).append(gpu)
+        # MIG instances can't work together.
+        kind = (gpu.device,) if gpu.is_instance else (gpu.name, gpu.total_bytes)
+        kinds.setdefault(kind, []).append(gpu)
     return max(
         kinds.values(), key=lambda group: (len(group) * (group[0].total_bytes or 0), -group[0].index), default=[]
     )
@@ -139,7 +141,7 @@ def _context(case: Case, inputs: Inputs) -> tuple[int, str]:
     else:
         ends.append((CAREFUL_CONTEXT, "what the model was trained for is not known before it is downloaded"))
     most, why = min(ends)
-    if shape is None or case.unreadable or case.available is None:
+    if shape is None or shape.uncertain or case.unreadable or case.available is None:
         return min(most, CAREFUL_CONTEXT), "careful: whether more fits can't be told"
     planning = replace(service, sequences=slots) if service.engine == "llama_cpp" else service
     best = largest_context(case, planning, inputs, most)
@@ -162,14 +164,15 @@ def _vllm_holds(case: Case, service: Service, inputs: Inputs) -> bool:
     if shape is None or case.available is None:
         return False
     ordinary = replace(service, context_length=min(REQUEST_TOKENS, service.context_length))
-    needed = service.sequences * engine_memory.vllm_sequence_kv(shape, ordinary)
+    cache = engine_memory.vllm_cache(shape, ordinary)
+    needed = service.sequences * (cache.total - cache.spare) + cache.spare
     projection = project(shape, service, inputs.overhead)
     if projection is None:
         return False
     if service.device == "cpu" and service.cpu_kv_cache_bytes:
         return needed <= service.cpu_kv_cache_bytes and holds(case, service, inputs)
-    beside = projection.required - projection.kv_cache + projection.margin
-    return beside + max(projection.kv_cache, needed) <= case.available
+    beside = projection.required - projection.cache + projection.margin
+    return beside + max(projection.cache, needed) <= case.available
 
 
 def _sequences(case: Case, inputs: Inputs) -> tuple[int, str]:
@@ -180,7 +183,7 @@ def _sequences(case: Case, inputs: Inputs) -> tuple[int, str]:
     most = wish.most or AUTO_SEQUENCES[service.engine]
     why_most = "the most that was asked for" if wish.most else "enough for the platform"
     room = max(1, service.context_length // REQUEST_TOKENS)
-    if case.shape is None or case.unreadable or case.available is None:
+    if case.shape is None or case.shape.uncertain or case.unreadable or case.available is None:
         known = min(most, room) if service.engine == "llama_cpp" else most
         return known, "whether so many fit can't be told"
     if service.engine == "llama_cpp":

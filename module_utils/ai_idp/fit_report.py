@@ -35,7 +35,10 @@ def parts_text(projection: Projection, service: Service) -> str:
     parts = [
         (projection.weights, f"weights {size_text(projection.weights)}"),
         (projection.kv_cache, kv),
+        (projection.states, f"recurrent states {size_text(projection.states)}"),
+        (projection.pool, f"rest of the block pool {size_text(projection.pool)}"),
         (projection.compute, f"compute {size_text(projection.compute)}"),
+        (projection.graphs, f"CUDA graphs {size_text(projection.graphs)}"),
         (projection.reserved, f"reserved {size_text(projection.reserved)}"),
         (projection.overhead, f"overhead {size_text(projection.overhead)}"),
     ]

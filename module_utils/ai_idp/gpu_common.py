@@ -57,6 +57,15 @@ def empty_gpu() -> dict[str, Any]:
     return {**gpu, "mig_devices": [], "processes": []}
 
 
+# GPUs without memory of their own, whose driver says "Not Supported" where others say how much they have.
+UNIFIED_GPUS = ("GB10",)
+
+
+def is_unified(name: str | None) -> bool:
+    """Whether a GPU has the host's memory."""
+    return any(part in (name or "").split() for part in UNIFIED_GPUS)
+
+
 def first(*values: Any) -> Any:
     """The first value that is known: fields were renamed between driver branches."""
     return next((value for value in values if value is not None), None)

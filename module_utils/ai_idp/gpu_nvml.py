@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible.module_utils.ai_idp.gpu_common import card_fingerprint, empty_gpu
+from ansible.module_utils.ai_idp.gpu_common import card_fingerprint, empty_gpu, is_unified
 
 LIBRARY = "libnvidia-ml.so.1"
 TIMED_OUT = "timeout"
@@ -449,7 +449,7 @@ def parse_gpu(answer: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         "memory_reserved_bytes": memory.get("reserved"),
         "memory_used_bytes": memory.get("used"),
         "memory_free_bytes": memory.get("free"),
-        "memory_is_shared": False,
+        "memory_is_shared": is_unified(row["name"]),
         "driver_version": answer["driver"],
         "cuda_version": cuda_text(answer["cuda"]),
         "vbios_version": row["vbios"],

@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from ansible.module_utils.ai_idp.gpu_common import AnswerError, card_fingerprint, first
+from ansible.module_utils.ai_idp.gpu_common import AnswerError, card_fingerprint, first, is_unified
 from ansible.module_utils.ai_idp.programs import Answer
 
 _NUMBER = re.compile(r"^-?\d+(?:\.\d+)?")
@@ -127,7 +127,7 @@ def parse_gpu(root: ET.Element, gpu: ET.Element, index: int) -> dict[str, Any]:
         "memory_reserved_bytes": bytes_of(gpu, "fb_memory_usage/reserved"),
         "memory_used_bytes": bytes_of(gpu, "fb_memory_usage/used"),
         "memory_free_bytes": bytes_of(gpu, "fb_memory_usage/free"),
-        "memory_is_shared": False,
+        "memory_is_shared": is_unified(name),
         "driver_version": text_of(root, "driver_version"),
         "cuda_version": text_of(root, "cuda_version"),
         "vbios_version": text_of(gpu, "vbios_version"),

@@ -18,6 +18,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
 from ansible.module_utils.ai_idp.gpu_jetson import meminfo_bytes
 
@@ -355,12 +356,25 @@ def parse_stored(text: str | None) -> dict[str, Any] | None:
     if not text:
         return None
     try:
-        stored = json.loads(text)
+        stored = from_json(text)
     except ValueError:
         return None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT or not all(part in stored for part in PARTS):
         return None
-    return stored
+    return stored if _can_be_compared(stored) else None
+
+
+def _can_be_compared(stored: dict[str, Any]) -> bool:
+    """Whether a profile has the form that comparing takes: all that it takes is taken out once."""
+    try:
+        compare(stored, stored)
+        if stored["cpu"]:
+            cpu_text(stored["cpu"])
+        if stored["memory"]:
+            size_text(stored["memory"]["total_bytes"] + 0)
+    except WRONG_SHAPE:
+        return False
+    return True
 
 
 def dump(profile: dict[str, Any]) -> str:

@@ -7,11 +7,13 @@ README), else from ``metadata.total_size`` of the index. Nothing but headers is 
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from dataclasses import dataclass
 from typing import Any
+
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
+from ansible.module_utils.ai_idp.sample_statistics import is_finite
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 # The format's own limit on a header.
@@ -34,13 +36,17 @@ class HfModel:
 
 
 def load_json(path: str) -> dict[str, Any]:
-    size = os.path.getsize(path)
-    if size > MAX_JSON_BYTES:
-        raise ConfigError(f"{path}: {size} bytes is too long for such a file")
     try:
+        size = os.path.getsize(path)
+        if size > MAX_JSON_BYTES:
+            raise ConfigError(f"{path}: {size} bytes is too long for such a file")
         with open(path, encoding="utf-8") as stream:
-            data = json.load(stream)
-    except (ValueError, RecursionError) as error:
+            data = from_json(stream.read())
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be read: {error.strerror}") from error
+    except ConfigError:
+        raise
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a JSON object is needed")
@@ -58,8 +64,8 @@ def read_safetensors_header(path: str) -> dict[str, tuple[str, int]]:
         if length > MAX_SAFETENSORS_HEADER_BYTES or 8 + length > size:
             raise ConfigError(f"{path}: the header claims {length} bytes, the file has {size}: cut off or broken")
         try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as error:
+            header = from_json(stream.read(length))
+        except ValueError as error:
             raise ConfigError(f"{path}: the header is not valid JSON: {error}") from error
     if not isinstance(header, dict):
         raise ConfigError(f"{path}: the header is no JSON object")
@@ -72,7 +78,7 @@ def read_safetensors_header(path: str) -> dict[str, tuple[str, int]]:
             dtype = str(entry["dtype"])
             if not 0 <= int(start) <= int(end):
                 raise ValueError("offsets run backwards")
-        except (KeyError, TypeError, ValueError) as error:
+        except WRONG_SHAPE as error:
             raise ConfigError(f"{path}: the entry of tensor {name!r} is broken: {error}") from error
         tensors[name] = (dtype, int(end) - int(start))
     return tensors
@@ -113,6 +119,6 @@ def read_folder(folder: str) -> HfModel:
         # Weights that are not downloaded yet: the index says how large they will be.
         metadata = load_json(index_path).get("metadata")
         total = metadata.get("total_size") if isinstance(metadata, dict) else None
-        if isinstance(total, (int, float)) and not isinstance(total, bool) and total > 0:
+        if is_finite(total) and total > 0:
             return HfModel(config, int(total), {}, None)
     return HfModel(config, None, {}, None)

@@ -8,7 +8,6 @@ Everything here is the standard library of Python 3.10, because it runs on the t
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import socket
 import ssl
@@ -18,13 +17,14 @@ import urllib.request
 from email.message import Message
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import from_json
 from ansible.module_utils.ai_idp.files import CHUNK_BYTES
 from ansible.module_utils.ai_idp.messages import display_url, exact_bytes
 
 ANSWER_MAX_BYTES = 32 * CHUNK_BYTES
 BACKOFF_MAX_S = 30.0
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError, OverflowError)
 
 
 class DownloadError(Exception):
@@ -40,6 +40,18 @@ def origin(url: str) -> tuple[str, str, int]:
     parts = urllib.parse.urlsplit(url)
     default = 443 if parts.scheme == "https" else 80
     return parts.scheme.lower(), (parts.hostname or "").lower(), parts.port or default
+
+
+def joined(url: str, target: str) -> str:
+    """Where a link of an answer leads. DownloadError for one that is no URL."""
+    try:
+        found = urllib.parse.urljoin(url, target)
+        urllib.parse.urlsplit(found)
+    except ValueError:
+        raise DownloadError(
+            f"{display_url(url)} leads to {target[:100]!r}, which is no URL. Check the source."
+        ) from None
+    return found
 
 
 def next_page(link_header: str | None) -> str | None:
@@ -100,12 +112,19 @@ class Web:
         self, url: str, headers: dict[str, str] | None = None, method: str = "GET", follow: bool = True
     ) -> http.client.HTTPResponse:
         """Raises urllib.error.HTTPError for every status from 300 on that was not followed."""
-        request = urllib.request.Request(
-            url, headers={"User-Agent": "ai-idp-model-download", **(headers or {})}, method=method
-        )
-        self.authorise(request)
         opener = self._opener if follow else self._stay
-        return opener.open(request, timeout=self.timeout)  # type: ignore[no-any-return]
+        try:
+            request = urllib.request.Request(
+                url, headers={"User-Agent": "ai-idp-model-download", **(headers or {})}, method=method
+            )
+            self.authorise(request)
+            return opener.open(request, timeout=self.timeout)  # type: ignore[no-any-return]
+        except ValueError:
+            # The error itself may quote the token.
+            raise DownloadError(
+                f"{display_url(url)} can't be asked: it, or what it leads to, is no URL with a host and a port from "
+                "1 to 65535, or the token holds what no header can. Correct source, endpoint or token."
+            ) from None
 
     def head(self, url: str) -> Message:
         """Headers of the answer that speaks of the file: the first one that is the hub's own word."""
@@ -119,10 +138,14 @@ class Web:
                     raise
                 if error.headers.get("X-Linked-ETag") or error.headers.get("X-Linked-Size"):
                     return error.headers
-                url = urllib.parse.urljoin(url, target)
+                url = joined(url, target)
                 if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
                     raise
         raise DownloadError(f"{display_url(url)} redirects in a circle")
+
+
+class NoJson(DownloadError):
+    """What answers sends something else than JSON."""
 
 
 def read_json(web: Web, url: str) -> tuple[Any, http.client.HTTPMessage]:
@@ -130,7 +153,10 @@ def read_json(web: Web, url: str) -> tuple[Any, http.client.HTTPMessage]:
         body = answer.read(ANSWER_MAX_BYTES + 1)
         if len(body) > ANSWER_MAX_BYTES:
             raise DownloadError(f"{display_url(url)} answered more than {exact_bytes(ANSWER_MAX_BYTES)}")
-        return json.loads(body), answer.headers
+        try:
+            return from_json(body), answer.headers
+        except ValueError:
+            raise NoJson(f"{display_url(url)} does not answer with JSON") from None
 
 
 def size_from(headers: Message) -> int | None:
@@ -162,4 +188,6 @@ def explain_network_error(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(reason, ConnectionRefusedError):
         return "the connection was refused"
+    if isinstance(reason, OverflowError):
+        return "its port is none: 1 to 65535 are possible"
     return str(reason) or type(reason).__name__

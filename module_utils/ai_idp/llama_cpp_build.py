@@ -3,7 +3,8 @@
 """Builds llama.cpp in a systemd unit of its own and puts it in place whole or not at all.
 
 FOLDER/releases/NAME/bin/...         each release whole, with release.json beside
-FOLDER/current, FOLDER/previous      links to the release that counts and to the one before it
+FOLDER/current                       link to the release that counts
+FOLDER/healthy.json                  releases whose programs proved to be what they should, the latest last
 FOLDER/build/NAME, FOLDER/sources    what a build needs while it lasts
 FOLDER/logs/NAME.log                 what CMake and the compilers said
 
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ansible.module_utils.ai_idp.config_release import link_name, set_link
+from ansible.module_utils.ai_idp.documents import from_json, mapping_of
 from ansible.module_utils.ai_idp.files import free_bytes, fsync_folder, write_atomically
 from ansible.module_utils.ai_idp.llama_cpp import (
     Settings,
@@ -39,13 +40,16 @@ from ansible.module_utils.ai_idp.llama_cpp import (
 )
 from ansible.module_utils.ai_idp.messages import human_bytes
 from ansible.module_utils.ai_idp.programs import run
+from ansible.module_utils.ai_idp.releases import Releases, remove_path
 
 UNIT = "ai-idp-llama-cpp-build.service"
 _ASK_TIMEOUT_S = 60.0
 _UNPACK_TIMEOUT_S = 600.0
 _POLL_S = 0.5
+KEPT = 2
+"""Releases that stay, the current one included: each takes minutes to build."""
 _LOG_BYTES = 256 << 10
-_OWN_NAMES = ("current", "previous", "releases", "build", "sources", "logs")
+_OWN_NAMES = ("current", "previous", "healthy.json", "releases", "build", "sources", "logs")
 
 
 class BuildError(Exception):
@@ -109,20 +113,17 @@ def remove(folder: str, check: bool) -> bool:
         return changed
     stop_unit()
     for path in found:
-        if os.path.islink(path):
-            os.unlink(path)
-        else:
-            shutil.rmtree(path)
+        remove_path(path)
     with contextlib.suppress(OSError):
         os.rmdir(folder)
     return changed
 
 
-class Builder:
+class Builder(Releases):
     """The releases below one folder, and the build of the one that is wanted."""
 
     def __init__(self, folder: str, settings: Settings, compiler_cache: str = "") -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.settings = settings
         # What is built is the same with it and without, so it is no part of the release.
         self.compiler_cache = compiler_cache
@@ -130,22 +131,11 @@ class Builder:
         self.build_folder = os.path.join(folder, "build", self.name)
         self.log_path = os.path.join(folder, "logs", f"{self.name}.log")
 
-    def release(self, name: str) -> str:
-        return os.path.join(self.folder, "releases", name)
-
-    @property
-    def current(self) -> str | None:
-        return link_name(os.path.join(self.folder, "current"))
-
-    @property
-    def previous(self) -> str | None:
-        return link_name(os.path.join(self.folder, "previous"))
-
     # -- What there is ------------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
         """Compare what there is with what is wanted."""
-        path = self.release(self.name)
+        path = self.path(self.name)
         unit = unit_now()
         # One that failed while nobody waited for it is begun again.
         building = unit.release == self.name and unit.state in ("running", "done")
@@ -204,7 +194,7 @@ class Builder:
             return
         stop_unit()
         try:
-            self._forget_others()
+            self._forget_other_builds()
             # What an interrupted build has done already is used.
             temporary, logs = os.path.join(self.build_folder, "tmp"), os.path.dirname(self.log_path)
             for path in filter(None, (self.build_folder, temporary, logs, self.compiler_cache)):
@@ -357,7 +347,7 @@ class Builder:
     def _install(self) -> None:
         """Move what was built into a release, after its programs were asked, and make it current."""
         built = os.path.join(self.build_folder, "build", "bin")
-        partial = self.release(f"{self.name}.partial")
+        partial = self.path(f"{self.name}.partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             os.makedirs(os.path.join(partial, "bin"), mode=0o755)
@@ -375,30 +365,43 @@ class Builder:
                 )
             # A kernel that stops now must not leave a release whose files are empty.
             os.sync()
-            shutil.rmtree(self.release(self.name), ignore_errors=True)
-            os.rename(partial, self.release(self.name))
+            shutil.rmtree(self.path(self.name), ignore_errors=True)
+            os.rename(partial, self.path(self.name))
             fsync_folder(os.path.dirname(partial))
-            self.switch()
+            self.make_current(self.name)
         except OSError as error:
             self._give_up(error)
         self.clean()
 
-    def switch(self) -> None:
-        """Make the release current in one step, keep the one before it and remove older ones."""
-        before = self.current
-        if before is not None and before != self.name and os.path.isdir(self.release(before)):
-            set_link(os.path.join(self.folder, "previous"), before)
-        set_link(os.path.join(self.folder, "current"), self.name)
-        kept = {self.name, self.previous}
-        for entry in os.listdir(os.path.join(self.folder, "releases")):
-            if entry not in kept:
-                shutil.rmtree(self.release(entry), ignore_errors=True)
+    def verify(self) -> bool:
+        """Ask the current release's programs, and keep it as a healthy one, or go back to the one before.
+
+        Returns:
+            Whether that is news.
+
+        Raises:
+            BuildError: it is not the wanted one, or no healthy one.
+        """
+        if self.current != self.name:
+            raise BuildError(f"{self.folder}/current is {self.current}, not the wanted {self.name}: run this again.")
+        problem = self.problem(self.path(self.name))
+        if not problem:
+            return self.prove(KEPT, check=False).changed
+        if self.undo(check=False).changed:
+            raise BuildError(
+                f"llama.cpp {self.name} was in place, but {problem}. It was undone: {self.latest} is current."
+            )
+        raise BuildError(f"llama.cpp {self.name} is in place, but {problem}. Run this again to build it anew.")
+
+    def forget_others(self, names: list[str]) -> None:
+        """Remove other releases with their logs."""
+        super().forget_others(names)
         with contextlib.suppress(FileNotFoundError):
             for entry in os.listdir(os.path.join(self.folder, "logs")):
-                if entry.removesuffix(".log") not in kept:
+                if entry.removesuffix(".log") not in names:
                     os.unlink(os.path.join(self.folder, "logs", entry))
 
-    def _forget_others(self) -> None:
+    def _forget_other_builds(self) -> None:
         """Remove what builds of other releases left."""
         with contextlib.suppress(FileNotFoundError):
             for entry in os.listdir(os.path.join(self.folder, "build")):
@@ -410,13 +413,12 @@ class Builder:
         stop_unit()
         for path in (os.path.join(self.folder, "build"), os.path.join(self.folder, "sources")):
             shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(self.release(f"{self.name}.partial"), ignore_errors=True)
+        shutil.rmtree(self.path(f"{self.name}.partial"), ignore_errors=True)
 
     def known(self) -> dict[str, Any]:
         """What the current release says about itself; empty when there is none."""
         try:
             with open(os.path.join(self.folder, "current", "release.json"), encoding="utf-8") as stream:
-                found: dict[str, Any] = json.load(stream)
-                return found
+                return mapping_of(from_json(stream.read()))
         except (OSError, ValueError):
             return {}

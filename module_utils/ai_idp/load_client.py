@@ -3,20 +3,20 @@
 The client ends with 0 even when every request failed, and it takes an answer that breaks off for a short one. So what
 it says is believed only when every request was answered with exactly the tokens that were asked for.
 
-Its own error against a server of known timing is measured by ``tests/integration/test_7_load_client.py``.
+Its own error against a server of known timing is measured by ``tests/integration/test_9_load_client.py``.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from typing import Any
 
 from ansible.module_utils.ai_idp.benchmark_errors import MeasurementError
 from ansible.module_utils.ai_idp.benchmark_parsed import Parsed
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.messages import shorten
+from ansible.module_utils.ai_idp.sample_statistics import can_be_figure
 
 RESULT = "load_client.json"
 # The last line of a traceback, what argparse says, and what Docker says.
@@ -119,7 +119,7 @@ def parse(stdout: str, output_dir: str) -> Parsed:
     """
     try:
         with open(os.path.join(output_dir, RESULT), encoding="utf-8") as stream:
-            result = json.load(stream)
+            result = from_json(stream.read())
         requests, completed, failed = (int(result[name]) for name in ("num_prompts", "completed", "failed"))
         asked = int(result["asked_output_tokens"])
         lengths = [int(length) for length in result["output_lens"]]
@@ -140,11 +140,13 @@ def parse(stdout: str, output_dir: str) -> Parsed:
     except FileNotFoundError:
         reason = explain(stdout) or f"its last words: {shorten((stdout.strip().splitlines() or ['none'])[-1], 200)}"
         raise MeasurementError(f"the load client left no result: {reason}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except OSError as error:
+        raise MeasurementError(f"the load client left a result that can't be read: {error.strerror}") from None
+    except WRONG_SHAPE as error:
         raise MeasurementError(f"the load client left a result of another form: {error!r}") from None
     for name, value in metrics.items():
         # A single token has no distance to a next one.
-        if not math.isfinite(value) or value < 0 or (value == 0 and not (name.startswith("itl") and asked == 1)):
+        if not can_be_figure(value) or value < 0 or (value == 0 and not (name.startswith("itl") and asked == 1)):
             raise MeasurementError(f"the load client gave {name} = {value}, which no measurement gives")
     return Parsed(metrics, samples, model=model, subject={"requests": requests, "input_tokens": input_tokens})
 

@@ -21,8 +21,11 @@ def exact_bytes(count: int) -> str:
 
 
 def display_url(url: str) -> str:
-    """The URL without user, password and query: those may be secrets (signed links)."""
-    parts = urllib.parse.urlsplit(url)
+    """The URL without user, password and query: those may be secrets (signed links). What is no URL loses as much."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2]
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -50,6 +50,16 @@ def max_context(case: Case, inputs: Inputs) -> int | None:
     return largest_context(case, service, inputs, most)
 
 
+def warm_context(case: Case, inputs: Inputs) -> int | None:
+    """The context that vLLM's start would leave room for if it found its compiled kernels; None for other engines.
+
+    It is told and never planned for: the length is part of the kernels' key, so a longer one starts cold.
+    """
+    if case.service.engine != "vllm" or case.projection is None or not case.projection.warm_saving:
+        return None
+    return max_context(replace(case, service=replace(case.service, compile_cache="warm")), inputs)
+
+
 def max_sequences(case: Case, inputs: Inputs) -> int | None:
     """How many sequences of the present length fit at once.
 
@@ -65,13 +75,14 @@ def max_sequences(case: Case, inputs: Inputs) -> int | None:
             lambda n: n == 0 or holds(case, replace(service, sequences=n, context_length=slot * n), inputs),
             MAX_SEQUENCE_SEARCH,
         )
-    one = engine_memory.vllm_sequence_kv(shape, service)
+    cache = engine_memory.vllm_cache(shape, service)
+    one = cache.total - cache.spare
     if not one:
         return None
+    space = case.available - (projection.required - projection.cache) - projection.margin
     if service.device == "cpu" and service.cpu_kv_cache_bytes:
-        return service.cpu_kv_cache_bytes // one
-    space = case.available - (projection.required - projection.kv_cache) - projection.margin
-    return max(0, space // one)
+        space = service.cpu_kv_cache_bytes
+    return max(0, (space - cache.spare) // one)
 
 
 def smaller_quantizations(case: Case, inputs: Inputs) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -206,6 +217,13 @@ def _advice(case: Case, context: int | None, alternatives: list[dict[str, Any]])
     return "What to do: " + "; or ".join(steps) + "."
 
 
+def _accept_text(case: Case) -> str:
+    """The one line that lets a start go on whose outcome can't be told."""
+    if case.service.model.get("accept_unknown"):
+        return "accept_unknown is set for this model, so it is tried; what it really takes shows after the start."
+    return f"To try it, write accept_unknown: true in the entry of this model ({case.service.variable('model')})."
+
+
 def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any]) -> str:
     """The message for one service."""
     service, projection = case.service, case.projection
@@ -228,6 +246,18 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
             f"{size_text(service.cpu_kv_cache_bytes)}. Raise it to {one / (1 << 30):.2f} GiB or more, or set "
             f"{service.variable('context_length')} to at most {row['max_context_length'] or 0:,}."
         )
+    if case.limited_by == "dtype":
+        return (
+            f"{head} would crash at its start: {service.variable('kv_cache_type')} is {service.kv_cache_type}, and "
+            f"vLLM runs this model in float16, which can't have an 8-bit KV cache. Set {service.variable('dtype')} to "
+            f"bfloat16, or {service.variable('kv_cache_type')} to auto."
+        )
+    if projection and case.gpu and case.limited_by == "memory_limit":
+        return (
+            f"{head} takes {size_text(projection.host)} of main memory beside {device}, and "
+            f"{service.variable('memory_limit_bytes')} gives {size_text(service.memory_limit_bytes or 0)}: raise it to "
+            f"{projection.host / (1 << 30):.2f} GiB or more, or leave it empty."
+        )
     if projection is None or case.limited_by == "model_not_known":
         why = case.unreadable or "the model is not on the host yet and the catalogue has no figures for it"
         return (
@@ -235,8 +265,18 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
             f"head_dim) in {service.variable('model')}, or download the model first."
         )
     if case.limited_by == "memory_not_known":
-        return f"{head}: can't tell whether it fits: the memory of {device} is not known."
+        return f"{head}: can't tell whether it fits: the memory of {device} is not known. {_accept_text(case)}"
     available = case.available or 0
+    if case.limited_by == "layer_kinds" and case.least and case.shape:
+        return block(
+            f"{head}: can't tell whether it fits on {device}: {case.shape.uncertain}.",
+            [
+                f"Needed: at least {size_text(case.least.required)} = {parts_text(case.least, service)}; at most "
+                f"{size_text(projection.required)}, if every layer keeps all of each attention head.",
+                f"Available: {budget_text(service, case.gpu, available)}.",
+                _accept_text(case),
+            ],
+        )
     needed = f"Needed: {size_text(projection.required)} = {parts_text(projection, service)}."
     if case.verdict == FITS:
         text = f"{head} fits on {device}: {size_text(projection.required)} of {size_text(available)}"
@@ -244,6 +284,8 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
             count = row["max_sequences"]
             text += f"; its KV cache holds {count} sequence{'s' if count > 1 else ''}"
             text += f" of {service.context_length:,} tokens"
+        if row["warm_max_context_length"] and row["warm_max_context_length"] > (row["max_context_length"] or 0):
+            text += f" (a start that finds its compiled kernels would have room for {row['warm_max_context_length']:,})"
         return text + "."
     budget = f"Available: {budget_text(service, case.gpu, available)}"
     if case.verdict == UNKNOWN:
@@ -253,6 +295,7 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
                 needed,
                 f"{budget}; the projection may be {size_text(projection.margin)} too low.",
                 _advice(case, row["max_context_length"], []),
+                _accept_text(case),
             ],
         )
     alternatives = row["alternatives"]
@@ -279,6 +322,26 @@ def _explain(case: Case, cases: list[Case], inputs: Inputs, row: dict[str, Any])
     )
 
 
+# Copies of its windows and states that llama-server keeps of each slot in host memory (--ctx-checkpoints).
+CHECKPOINTS = 32
+
+
+def notes(case: Case) -> list[str]:
+    """What makes the projection less exact, or stands beside it."""
+    shape, service = case.shape, case.service
+    found = list(shape.notes) if shape else []
+    if shape and service.engine == "llama_cpp":
+        copied = tuple(layer for layer in shape.kv_layers if layer.window is not None or layer.state_bytes)
+        each = engine_memory.llama_cpp_slot(copied, service)
+        if each:
+            most = CHECKPOINTS * service.sequences * each
+            found.append(
+                f"llama-server keeps up to {CHECKPOINTS} copies of windows and states of each slot in host memory, "
+                f"at most {size_text(most)} more (--ctx-checkpoints)"
+            )
+    return found
+
+
 def _service_row(case: Case, cases: list[Case], inputs: Inputs, reasons: dict[str, str]) -> dict[str, Any]:
     projection = case.projection
     better, smallest = smaller_quantizations(case, inputs)
@@ -288,18 +351,26 @@ def _service_row(case: Case, cases: list[Case], inputs: Inputs, reasons: dict[st
         "device": case.service.device,
         "model": case.service.model_name if case.service.engine != "triton" else None,
         "gpus": [gpu.index for gpu in case.gpus],
+        "devices": [gpu.device for gpu in case.gpus],
         "context_length": case.service.context_length if "context_length" in reasons else None,
         "sequences": case.service.sequences if "sequences" in reasons else None,
         "tensor_parallel_size": case.service.tensor_parallel_size if "tensor_parallel_size" in reasons else None,
         "reasons": reasons,
         "verdict": case.verdict,
+        "accepted": case.verdict == UNKNOWN and bool(case.service.model.get("accept_unknown")),
         "required_bytes": projection.required if projection else None,
+        "least_bytes": (case.least or projection).required if projection else None,
+        "warm_required_bytes": projection.required - projection.warm_saving if projection else None,
+        "warm_max_context_length": warm_context(case, inputs),
         "available_bytes": case.available,
         "host_bytes": projection.host if projection else None,
         "breakdown": {
             "weights": projection.weights,
             "kv_cache": projection.kv_cache,
+            "states": projection.states,
+            "pool": projection.pool,
             "compute": projection.compute,
+            "graphs": projection.graphs,
             "reserved": projection.reserved,
             "overhead": projection.overhead,
             "margin": projection.margin,
@@ -315,7 +386,7 @@ def _service_row(case: Case, cases: list[Case], inputs: Inputs, reasons: dict[st
         "roofline_tokens_per_second": roofline(case, inputs),
         "error_bound_fraction": projection.error_fraction if projection else None,
         "figures_source": case.shape.source if case.shape else None,
-        "notes": list(case.shape.notes) if case.shape else [],
+        "notes": notes(case),
     }
     row["message"] = _explain(case, cases, inputs, row)
     return row
@@ -329,11 +400,12 @@ def _gpu_problem(gpu: Gpu, cases: list[Case], inputs: Inputs, room: int, require
         service = case.service
         if service.engine == "vllm":
             budgets.append(service)
-            context = inputs.overhead["cuda_context"]
+            context = inputs.overhead["cuda_context"] + inputs.overhead["vllm_beyond_budget"]
             rest += context
             lines.append(
                 f"{service.name}: {size_text(demand - context)}, its share of "
-                f"{service.gpu_memory_utilization:g}, and {size_text(context)} for CUDA itself"
+                f"{service.gpu_memory_utilization:g}, and {size_text(context)} for CUDA itself and "
+                "what vLLM takes beyond its share"
             )
         else:
             rest += demand
@@ -376,6 +448,7 @@ def _gpu_rows(cases: list[Case], inputs: Inputs) -> tuple[list[dict[str, Any]], 
         rows.append(
             {
                 "index": gpu.index,
+                "device": gpu.device,
                 "name": gpu.name,
                 "memory_total_bytes": gpu.total_bytes,
                 "budget_bytes": room,
@@ -433,6 +506,12 @@ def decide(inputs: Inputs) -> dict[str, Any]:
     ]
     problems += gpu_problems + host_problems
     unknowns = [row["message"] for row in rows if row["verdict"] == UNKNOWN]
+    # A model that is not there yet and has no figures is judged by its files, once they are.
+    stops = [
+        row["message"]
+        for row, case in zip(rows, cases, strict=True)
+        if row["verdict"] == UNKNOWN and not row["accepted"] and (case.shape or case.unreadable)
+    ]
     return {
         "fits": not problems and not unknowns,
         "verdict": DOES_NOT_FIT if problems else UNKNOWN if unknowns else FITS,
@@ -441,6 +520,7 @@ def decide(inputs: Inputs) -> dict[str, Any]:
         "host": host,
         "problems": problems,
         "unknowns": unknowns,
+        "unaccepted": stops,
     }
 
 
@@ -465,7 +545,7 @@ def check_overhead(raw: dict[str, Any] | None) -> tuple[dict[str, int], list[str
 def parse(parameters: dict[str, Any]) -> tuple[Inputs | None, list[str]]:
     """Checked inputs, or every sentence about what is wrong with them."""
     services, problems = fit_input.parse_services(parameters.get("services") or [])
-    gpus, gpu_problems = fit_input.parse_gpus(parameters.get("gpus") or [])
+    gpus, gpu_problems = fit_input.parse_gpus(parameters.get("gpus") or [], parameters.get("host_memory_bytes"))
     overhead, overhead_problems = check_overhead(parameters.get("overhead_bytes"))
     problems = problems + gpu_problems + overhead_problems
     alternatives = parameters.get("alternatives") or []

@@ -8,6 +8,7 @@ import json
 import os
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import from_json, printable
 from ansible.module_utils.ai_idp.files import write_atomically
 
 MANIFEST_NAME = ".ai-idp-model.json"
@@ -19,12 +20,26 @@ def read_manifest(dest: str) -> dict[str, Any]:
     """What an earlier run recorded, or {} (none there, or not readable as one: it is then made again)."""
     try:
         with open(os.path.join(dest, MANIFEST_NAME), encoding="utf-8") as stream:
-            manifest = json.load(stream)
+            manifest = from_json(stream.read())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), list):
         return {}
-    return manifest
+    if not all(_is_entry(entry) for entry in manifest["files"]):
+        return {}
+    return {**manifest, "files": [{"sha256": None, "git_oid": None, **entry} for entry in manifest["files"]]}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it says of a file what is recorded: path, bytes, time, and hashes that may be unknown."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("path"), str)
+        and "\0" not in entry["path"]
+        and entry["path"] == printable(entry["path"])
+        and all(isinstance(entry.get(name), int) for name in ("size_bytes", "mtime_ns"))
+        and all(isinstance(entry.get(name), (str, type(None))) for name in ("sha256", "git_oid"))
+    )
 
 
 def write_manifest(dest: str, manifest: dict[str, Any]) -> None:

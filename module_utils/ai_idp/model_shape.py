@@ -10,23 +10,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible.module_utils.ai_idp import gguf_header, hf_config
-
-
-class ShapeError(ValueError):
-    """The model's size can't be told, with a sentence that says why."""
-
-
-@dataclass(frozen=True)
-class KvLayer:
-    """What one layer adds to the KV cache for each token, in elements.
-
-    ``window`` is the number of tokens a sliding-window layer keeps, None for full attention.
-    """
-
-    k_elements: int
-    v_elements: int
-    window: int | None = None
+from ansible.module_utils.ai_idp import gguf_header, hf_config, layer_kinds, layer_kinds_hf
+from ansible.module_utils.ai_idp.layer_kinds import MAX_LAYERS, KvLayer, ShapeError, count
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,11 @@ class ModelShape:
     trained_context: int | None = None
     # Bytes of each repeating layer's weights and of the input embedding, where a header told them.
     layer_weights: tuple[int, ...] | None = None
+    # Bytes of the largest matrix of each repeating layer.
+    layer_largest: tuple[int, ...] = ()
     token_embedding_bytes: int | None = None
+    # What llama.cpp keeps on the host beside the input embedding.
+    host_weights_bytes: int = 0
     tied_embeddings: bool | None = None
     # Attention heads, which tensor parallelism shares out; kv_heads is None where a card can't hold a part of them.
     heads: int | None = None
@@ -60,6 +49,23 @@ class ModelShape:
     active_weights_bytes: int | None = None
     quantizations: tuple[Quantization, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    # Where the rules of the layers are not known kv_layers is the most that they may hold, this the least, and why.
+    least_layers: tuple[KvLayer, ...] | None = None
+    uncertain: str = ""
+    head_dim: int | None = None
+    experts: bool = False
+    # A vision or audio part, whose weights are counted and whose working memory is not.
+    other_parts: bool = False
+    expert_feed_forward: int | None = None
+    # Bits of the matrices' elements as a quantisation names them; 0 where nobody said it.
+    weight_bits: int = 0
+    # Bytes of MXFP4 experts, which vLLM pads when it loads them.
+    mxfp4_bytes: int = 0
+    # The type of activations that the model is made for, such as float16.
+    dtype: str = ""
+    # llama.cpp multiplies some matrices of a prompt by cuBLAS; only a GGUF header tells. Of figures the file's size
+    # counts the input embedding too, which is more than cuBLAS takes.
+    cublas: bool = False
 
     @property
     def layers(self) -> int:
@@ -78,13 +84,14 @@ class ModelShape:
             layer_weights=None
             if self.layer_weights is None
             else tuple(math.ceil(value * ratio) for value in self.layer_weights),
+            layer_largest=tuple(math.ceil(value * ratio) for value in self.layer_largest),
             token_embedding_bytes=scaled(self.token_embedding_bytes),
             active_weights_bytes=scaled(self.active_weights_bytes),
         )
 
 
 def kv_bytes(layers: tuple[KvLayer, ...], tokens: int, k_bytes: float, v_bytes: float) -> int:
-    """Bytes of KV cache for ``tokens`` tokens of one sequence.
+    """Bytes of KV cache for ``tokens`` tokens of one sequence, recurrent states aside.
 
     KV bytes per token = layers x kv_heads x (K length + V length) x bytes per element, which is
     2 x layers x kv_heads x head_dim x bytes where K and V are of one length (llama.cpp prints the same sum
@@ -97,68 +104,84 @@ def kv_bytes(layers: tuple[KvLayer, ...], tokens: int, k_bytes: float, v_bytes: 
     return math.ceil(total)
 
 
-def _count(value: Any, what: str, least: int = 1, most: int = 1 << 50) -> int:
-    """A whole number within bounds out of somebody else's file."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise ShapeError(f"{what} is {value!r}, not a whole number")
-    if not least <= value <= most:
-        raise ShapeError(f"{what} is {value}, not between {least} and {most}")
-    return int(value)
+# Tensors of the input beside the embedding, which llama.cpp keeps on the host: LLM_TENSOR_LAYER_INPUT in
+# llama-arch.cpp.
+INPUT_TENSORS = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
+
+# Architectures for which llama.cpp makes no output matrix, neither an own one nor a second copy of the input embedding:
+# load_arch_tensors in models/NAME.cpp (build 11434).
+NO_OUTPUT = (
+    "bert", "eurobert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe",
+)  # fmt: skip
+
+# Types that llama.cpp has a matrix kernel of its own for, whatever the batch, on cards from Turing on:
+# ggml_cuda_should_use_mmq in ggml-cuda/mmq.cu (build 11434).
+MMQ_TYPES = (
+    "Q1_0", "Q2_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ2_XXS",
+    "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4",
+)  # fmt: skip
+
+# Weights of two dimensions that are no factor of a matrix multiplication.
+NOT_MULTIPLIED = ("norm", "conv", "attn_rel_b")
 
 
-MAX_LAYERS = 4096
+def needs_cublas(tensor: gguf_header.Tensor) -> bool:
+    """Whether llama.cpp on CUDA multiplies a prompt's batch by this tensor of a layer with cuBLAS.
+
+    ggml_cuda_mul_mat (ggml-cuda.cu) takes cuBLAS for what neither MMQ has a kernel for nor MMVF and MMF, which take
+    batches of up to 16 tokens (ggml_cuda_should_use_mmvf, ggml_cuda_should_use_mmf). So it takes it for 16 and 32 bit,
+    such as the router of experts, which stays at 32 bit in a quantised model. The output matrix is multiplied by the
+    last token of each sequence alone. The scan of Mamba 2, whose ``ssm_a`` is one number for each head, works by cuBLAS
+    from 129 tokens on, whatever the weights' type (ggml_cuda_op_ssm_scan in ssm-scan.cu).
+    """
+    stem = tensor.name.split(".", 2)[-1]
+    if stem == "ssm_a":
+        return len(tensor.shape) > 1 and tensor.shape[0] == 1
+    multiplied = stem.endswith(".weight") and not any(word in stem for word in NOT_MULTIPLIED)
+    return multiplied and len(tensor.shape) > 1 and min(tensor.shape[:2]) > 1 and tensor.type_name not in MMQ_TYPES
 
 
 def from_gguf(name: str, header: gguf_header.GgufHeader) -> ModelShape:
     """The shape a GGUF header tells (keys: ``docs/gguf.md`` of ggml)."""
     value = header.value
-    layers = _count(value("block_count"), "block_count", most=MAX_LAYERS)
-    hidden = _count(value("embedding_length"), "embedding_length")
-    heads = value("attention.head_count")
-    heads_list = heads if isinstance(heads, list) else [heads] * layers
-    kv_heads = value("attention.head_count_kv", heads)
-    kv_list = kv_heads if isinstance(kv_heads, list) else [kv_heads] * layers
-    if len(kv_list) < layers or len(heads_list) < layers:
-        raise ShapeError(f"attention head counts are given for {len(kv_list)} of {layers} layers")
-    first_heads = next((count for count in heads_list if count), None)
-    per_head = hidden // _count(first_heads, "attention.head_count") if first_heads else 0
-    k_length = _count(value("attention.key_length", per_head), "attention.key_length", least=0)
-    v_length = _count(value("attention.value_length", per_head), "attention.value_length", least=0)
-    kv_layers = tuple(
-        KvLayer(
-            _count(kv, "attention.head_count_kv", least=0) * k_length,
-            _count(kv, "attention.head_count_kv", least=0) * v_length,
-        )
-        for kv in kv_list[:layers]
-    )
-    notes = []
-    if value("attention.sliding_window"):
-        # Which layers slide is built into llama.cpp by architecture; all of them full is the upper bound.
-        notes.append("sliding-window layers are counted in full, so the KV cache is an upper bound")
-    feed_forward = value("feed_forward_length", 0)
-    widths = feed_forward if isinstance(feed_forward, list) else [feed_forward]
-    width = max((int(item) for item in widths if isinstance(item, (int, float))), default=0)
-    experts, used = value("expert_count", 0) or 0, value("expert_used_count", 0) or 0
+    kinds = layer_kinds.gguf_layers(header.architecture, value)
+    layers = len(kinds.most)
+    hidden = count(value("embedding_length"), "embedding_length")
+    width = _width(value("feed_forward_length"))
+    experts, used = _width(value("expert_count")), _width(value("expert_used_count"))
+    expert_width = _width(value("expert_feed_forward_length"))
     if experts and used:
-        width = max(width, int(value("expert_feed_forward_length", 0) or 0) * int(used))
+        width = max(width, expert_width * used)
 
-    layer_weights = [0] * layers
-    embedding, has_output, active = 0, False, 0
+    # Layers that predict further tokens are left in the file (load_mtp of llama.cpp is off).
+    trunk = layers - min(_width(value("nextn_predict_layers")), layers)
+    layer_weights, layer_largest = [0] * layers, [0] * layers
+    embedding, has_output, active, skipped, on_host = 0, False, 0, 0, 0
+    cublas = False
     for tensor in header.tensors:
         parts = tensor.name.split(".")
         if parts[0] == "blk" and len(parts) > 1 and parts[1].isdigit() and int(parts[1]) < layers:
+            if int(parts[1]) >= trunk:
+                skipped += tensor.bytes
+                continue
+            cublas = cublas or needs_cublas(tensor)
             layer_weights[int(parts[1])] += tensor.bytes
+            layer_largest[int(parts[1])] = max(layer_largest[int(parts[1])], tensor.bytes)
+        elif tensor.name in INPUT_TENSORS:
+            on_host += tensor.bytes
+            continue  # one row of it is read
         elif tensor.name == "token_embd.weight":
             embedding = tensor.bytes
         elif tensor.name == "output.weight":
             has_output = True
         if "_exps." in tensor.name and experts and used:
-            active += tensor.bytes * min(int(used), int(experts)) // int(experts)
+            active += tensor.bytes * min(used, experts) // experts
         else:
             active += tensor.bytes
     if has_output:
         active -= embedding  # one row of the input embedding is read, all of the output matrix is
-    vocabulary = value("vocab_size")
+    told = value("vocab_size")
+    vocabulary = count(told, "vocab_size") if told else None
     if vocabulary is None:
         tokens = header.metadata.get("tokenizer.ggml.tokens")
         vocabulary = tokens.length if isinstance(tokens, gguf_header.LongArray) else None
@@ -166,84 +189,127 @@ def from_gguf(name: str, header: gguf_header.GgufHeader) -> ModelShape:
     return ModelShape(
         name=name,
         source="gguf",
-        weights_bytes=header.tensor_bytes,
-        kv_layers=kv_layers,
+        weights_bytes=header.tensor_bytes - skipped,
+        host_weights_bytes=on_host,
+        kv_layers=kinds.most,
+        least_layers=kinds.least,
+        uncertain=kinds.reason,
         hidden=hidden,
         feed_forward=width or None,
         vocabulary=vocabulary,
-        trained_context=_count(context, "context_length") if context else None,
+        trained_context=count(context, "context_length") if context else None,
         layer_weights=tuple(layer_weights) if any(layer_weights) else None,
+        layer_largest=tuple(layer_largest),
         token_embedding_bytes=embedding,
-        tied_embeddings=not has_output,
+        tied_embeddings=not has_output and header.architecture not in NO_OUTPUT,
+        cublas=cublas,
         active_weights_bytes=active,
-        notes=tuple(notes),
+        heads=_width(value("attention.head_count")) or None,
+        experts=bool(experts),
+        expert_feed_forward=expert_width or None,
     )
 
 
 def from_hugging_face(name: str, model: hf_config.HfModel) -> ModelShape:
     """The shape a ``config.json`` tells (keys as in the Transformers library's configurations)."""
-    config = model.config
-    nested = config.get("text_config")
-    if isinstance(nested, dict) and "num_hidden_layers" in nested:
-        config = nested  # models with vision or audio parts keep the language model's figures inside
-    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
-        if config.get(key) is None:
-            raise ShapeError(f"config.json has no {key}")
-    layers = _count(config["num_hidden_layers"], "num_hidden_layers", most=MAX_LAYERS)
-    hidden = _count(config["hidden_size"], "hidden_size")
-    heads = _count(config["num_attention_heads"], "num_attention_heads")
-    if config.get("kv_lora_rank"):
-        # Multi-head latent attention caches one compressed vector and the rotary part per layer.
-        latent = _count(config["kv_lora_rank"], "kv_lora_rank")
-        rotary = _count(config.get("qk_rope_head_dim", 0), "qk_rope_head_dim", least=0)
-        k_elements, v_elements = latent + rotary, 0
-    else:
-        kv_heads = _count(config.get("num_key_value_heads") or heads, "num_key_value_heads")
-        head_dim = _count(config.get("head_dim") or hidden // heads, "head_dim")
-        k_elements = v_elements = kv_heads * head_dim
-    window = config.get("sliding_window")
-    kinds = config.get("layer_types")
-    kv_layers = []
-    for index in range(layers):
-        kind = kinds[index] if isinstance(kinds, list) and index < len(kinds) else "full_attention"
-        if kind == "linear_attention":
-            kv_layers.append(KvLayer(0, 0))
-        elif kind == "sliding_attention" and window:
-            kv_layers.append(KvLayer(k_elements, v_elements, _count(window, "sliding_window")))
-        else:
-            kv_layers.append(KvLayer(k_elements, v_elements))
+    config, kind = layer_kinds_hf.text_config(model.config)
+    kinds = layer_kinds_hf.hf_layers(config, kind)
+    hidden = count(config["hidden_size"], "hidden_size")
+    heads = count(config["num_attention_heads"], "num_attention_heads")
+    kv_heads = [layer.kv_heads for layer in kinds.most if layer.elements]
     if model.weights_bytes is None:
         raise ShapeError("there are neither safetensors files nor an index that tells the weights' size")
-    quantized = bool(config.get("quantization_config") or model.config.get("quantization_config"))
+    method = config.get("quantization_config") or model.config.get("quantization_config")
     weights = model.weights_bytes
     notes = []
     # vLLM's dtype "auto" loads float32 checkpoints as 16 bit (vLLM docs, --dtype).
-    if not quantized and model.bytes_by_dtype.get("F32", 0) > weights // 2:
+    if not method and model.bytes_by_dtype.get("F32", 0) > weights // 2:
         weights -= model.bytes_by_dtype["F32"] // 2
         notes.append("float32 weights are loaded as 16 bit")
-    width = config.get("intermediate_size") or 0
-    experts = config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts")
+    other_parts = bool(model.config.get("vision_config") or model.config.get("audio_config"))
+    if other_parts:
+        notes.append("the working memory of the vision or audio part is not counted")
+    width = _width(config.get("intermediate_size"))
+    experts = next((config[key] for key in EXPERT_KEYS if config.get(key)), None)
+    expert_width = _width(config.get("moe_intermediate_size") or (width if experts else 0))
     if experts and config.get("moe_intermediate_size"):
-        used = config.get("num_experts_per_tok") or 1
-        width = max(width, config["moe_intermediate_size"] * used)
+        used = count(config.get("num_experts_per_tok") or 1, "num_experts_per_tok")
+        width = max(width, expert_width * used)
     context = config.get("max_position_embeddings")
+    vocabulary = config.get("vocab_size") or model.config.get("vocab_size")
+    dtype = next((config.get(key) or model.config.get(key) for key in ("dtype", "torch_dtype")), None)
+    bits = _weight_bits(method)
     return ModelShape(
         name=name,
         source="hugging_face",
         weights_bytes=weights,
-        kv_layers=tuple(kv_layers),
+        kv_layers=kinds.most,
+        least_layers=kinds.least,
+        uncertain=kinds.reason,
         hidden=hidden,
-        feed_forward=int(width) or None,
-        vocabulary=config.get("vocab_size"),
-        trained_context=_count(context, "max_position_embeddings") if context else None,
+        feed_forward=width or None,
+        vocabulary=count(vocabulary, "vocab_size") if vocabulary else None,
+        trained_context=count(context, "max_position_embeddings") if context else None,
         token_embedding_bytes=model.token_embedding_bytes,
         tied_embeddings=config.get("tie_word_embeddings", model.config.get("tie_word_embeddings")),
         heads=heads,
-        kv_heads=None if config.get("kv_lora_rank") else config.get("num_key_value_heads") or heads,
+        kv_heads=max(kv_heads, default=0) or None,
+        head_dim=count(config.get("head_dim") or max(hidden // heads, 1), "head_dim"),
         # How many experts' weights one token reads is not to be told from here.
         active_weights_bytes=None if experts else weights,
+        experts=bool(experts),
+        other_parts=other_parts,
+        expert_feed_forward=expert_width or None,
+        weight_bits=bits,
+        mxfp4_bytes=_mxfp4_bytes(method, model, kinds.most, hidden, expert_width, experts),
+        dtype=_dtype(dtype, method),
         notes=tuple(notes),
     )
+
+
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+# Methods whose matrices are of 4 bit where the configuration does not say how many.
+FOUR_BITS = ("awq", "auto_awq", "gptq", "awq_marlin", "gptq_marlin", "bitsandbytes", "mxfp4", "modelopt_fp4", "nvfp4")
+
+
+def _width(value: Any) -> int:
+    """A figure that may be a list with one for each layer: the largest; 0 where there is none."""
+    widths = value if isinstance(value, list) else [value]
+    return max((count(item, "a width or a number of experts", least=0) for item in widths if item), default=0)
+
+
+def _weight_bits(method: Any) -> int:
+    """Bits of the matrices that a quantization_config names: 16, 8, 4, or 0 where it can't be told."""
+    if not isinstance(method, dict):
+        return 16 if not method else 0
+    bits = method.get("bits") or method.get("w_bit")
+    groups = method.get("config_groups")
+    if bits is None and isinstance(groups, dict) and groups:
+        first = next(iter(groups.values()))
+        weights = first.get("weights") if isinstance(first, dict) else None
+        bits = weights.get("num_bits") if isinstance(weights, dict) else None
+    if isinstance(bits, int) and not isinstance(bits, bool) and bits > 0:
+        return 4 if bits <= 4 else 8 if bits <= 8 else 16
+    name = str(method.get("quant_method") or "")
+    return 4 if name in FOUR_BITS else 8 if "fp8" in name or "int8" in name else 0
+
+
+def _mxfp4_bytes(
+    method: Any, model: hf_config.HfModel, layers: tuple[KvLayer, ...], hidden: int, width: int, experts: Any
+) -> int:
+    """Bytes of MXFP4 experts: three matrices each, 4 bit with an 8-bit scale for 32 elements."""
+    if not isinstance(method, dict) or method.get("quant_method") != "mxfp4" or not experts or not width:
+        return 0
+    told = 3 * len(layers) * count(experts, "the number of experts") * hidden * width * 17 // 32
+    return min(told, model.weights_bytes or told)
+
+
+def _dtype(told: Any, method: Any) -> str:
+    """The type of activations; AWQ runs in float16 unless it is told otherwise."""
+    if isinstance(told, str):
+        return told.replace("torch.", "")
+    name = str(method.get("quant_method") or "") if isinstance(method, dict) else ""
+    return "float16" if name in ("awq", "auto_awq") else ""
 
 
 FIGURE_KEYS = (
@@ -271,7 +337,7 @@ def quantizations_from(figures: dict[str, Any]) -> tuple[Quantization, ...]:
     for entry in entries:
         if not isinstance(entry, dict) or "name" not in entry or "weights_bytes" not in entry:
             raise ShapeError(f"the quantisation {entry!r} needs a name and weights_bytes")
-        size = _count(entry["weights_bytes"], f"weights_bytes of {entry['name']}")
+        size = count(entry["weights_bytes"], f"weights_bytes of {entry['name']}")
         found.append(Quantization(str(entry["name"]), size))
     return tuple(sorted(found, key=lambda item: item.weights_bytes, reverse=True))
 
@@ -290,15 +356,15 @@ def from_figures(name: str, figures: dict[str, Any]) -> ModelShape:
         raise ShapeError("the figures have no weights_bytes")
 
     def optional(key: str) -> int | None:
-        return None if figures.get(key) is None else _count(figures[key], key)
+        return None if figures.get(key) is None else count(figures[key], key)
 
-    weights = _count(figures["weights_bytes"], "weights_bytes")
+    weights = count(figures["weights_bytes"], "weights_bytes")
     layers, kv_heads, head_dim = optional("layers"), optional("kv_heads"), optional("head_dim")
     kv_layers: tuple[KvLayer, ...] = ()
     if layers and layers > MAX_LAYERS:
         raise ShapeError(f"layers is {layers}, more than {MAX_LAYERS}")
     if layers and kv_heads and head_dim:
-        kv_layers = (KvLayer(kv_heads * head_dim, kv_heads * head_dim),) * layers
+        kv_layers = (KvLayer(kv_heads * head_dim, kv_heads * head_dim, kv_heads=kv_heads),) * layers
     parameters = optional("parameters")
     hidden, width = optional("hidden_size"), optional("feed_forward_length")
     if hidden is None and parameters and layers:
@@ -323,6 +389,7 @@ def from_figures(name: str, figures: dict[str, Any]) -> ModelShape:
         # Heads are as wide as the model together in every model of the catalogue.
         heads=hidden // head_dim if figures.get("hidden_size") and hidden and head_dim else None,
         kv_heads=kv_heads,
+        head_dim=head_dim,
         active_weights_bytes=active,
         quantizations=quantizations_from(figures),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import http.client
-import json
 import os
 import re
 import time
@@ -20,15 +19,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import mapping_of
 from ansible.module_utils.ai_idp.hub_client import (
     BACKOFF_MAX_S,
     NETWORK_ERRORS,
     TRANSIENT_STATUS,
     DownloadError,
     EndpointUnreachable,
+    NoJson,
     Web,
     etag_hash,
     explain_network_error,
+    joined,
     next_page,
     read_json,
     size_from,
@@ -187,7 +189,7 @@ class Lister:
                     problem: DownloadError = explain_status(self.name, error, url, self.web, source)
                 if error.code not in TRANSIENT_STATUS:
                     raise problem from None
-            except json.JSONDecodeError:
+            except NoJson:
                 raise DownloadError(
                     f"model {self.name}: {display_url(url)} does not answer with JSON, so it is no Hugging "
                     f"Face-compatible endpoint. Check the endpoint (model_store_endpoint, HF_ENDPOINT)."
@@ -233,7 +235,7 @@ class Lister:
     def _tolerant_json(self, url: str) -> Any:
         try:
             return read_json(self.web, url)[0]
-        except json.JSONDecodeError:
+        except NoJson:
             return {}
 
     def _tree(self, url: str) -> list[dict[str, Any]]:
@@ -243,14 +245,14 @@ class Lister:
             if page is None:
                 return entries
             body, headers = read_json(self.web, page)
-            if not isinstance(body, list) or not all(isinstance(e, dict) and "path" in e for e in body):
+            if not isinstance(body, list) or not all(isinstance(mapping_of(e).get("path"), str) for e in body):
                 raise DownloadError(
                     f"model {self.name}: {display_url(page)} does not list files the way a Hugging Face hub does. "
                     f"Check the endpoint (model_store_endpoint, HF_ENDPOINT)."
                 )
             entries += body
             following = next_page(headers.get("Link"))
-            page = urllib.parse.urljoin(page, following) if following else None
+            page = joined(page, following) if following else None
             if page is not None and urllib.parse.urlsplit(page).scheme not in ("http", "https"):
                 page = None
         raise DownloadError(f"model {self.name}: {display_url(url)} lists more than {LISTING_MAX_PAGES} pages")
@@ -263,7 +265,7 @@ class Lister:
 
     def _from_tree(self, repository: str, revision: str, entry: dict[str, Any]) -> WantedFile:
         path = safe_relative_path(entry["path"])
-        lfs = entry.get("lfs") or {}
+        lfs = mapping_of(entry.get("lfs"))
         sha256 = str(lfs.get("oid", "")).removeprefix("sha256:").lower()
         oid = str(entry.get("oid", "")).lower()
         size = lfs.get("size", entry.get("size"))
@@ -305,7 +307,7 @@ class Lister:
 
     def _url(self, source: Source) -> list[WantedFile]:
         url = source.url or ""
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        if urllib.parse.urlsplit(joined("", url)).scheme not in ("http", "https"):
             raise DownloadError(
                 f"model {self.name}: source.url is {display_url(url)!r}; it must begin with http:// or https://. "
                 f"For a file that is already on the host use source.type 'file' with source.path."

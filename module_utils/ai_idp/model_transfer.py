@@ -15,6 +15,7 @@ import urllib.error
 from collections.abc import Callable
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import from_json, mapping_of
 from ansible.module_utils.ai_idp.files import CHUNK_BYTES, Hashes, hash_file, write_atomically
 from ansible.module_utils.ai_idp.hub_client import (
     BACKOFF_MAX_S,
@@ -171,10 +172,11 @@ class _Transfer:
     def _read_meta(self) -> dict[str, Any]:
         try:
             with open(self.meta_path, encoding="utf-8") as stream:
-                meta = json.load(stream)
+                meta = mapping_of(from_json(stream.read()))
         except (FileNotFoundError, ValueError):
             return {}
-        return meta if isinstance(meta, dict) else {}
+        # It becomes a header.
+        return meta if isinstance(meta.get("validator", ""), str) else {}
 
     def _may_resume(self) -> bool:
         """Half a file is worth keeping when the server can confirm it, or a hash will find a mixture out."""

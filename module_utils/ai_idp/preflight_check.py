@@ -1,6 +1,6 @@
 # Copyright: AI-IDP contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Is this host ready? Read-only checks of ports, disks, mounts, memory and URLs.
+"""Is this host ready? Read-only checks of accounts, ports, disks, mounts, memory and URLs.
 
 Only the standard library of Python 3.10. Every check returns a ``Check``; "can't tell" is its own status.
 """
@@ -8,10 +8,11 @@ Only the standard library of Python 3.10. Every check returns a ``Check``; "can'
 from __future__ import annotations
 
 import contextlib
+import grp
 import http.client
 import ipaddress
-import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -26,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.files import free_bytes, nearest_existing
 from ansible.module_utils.ai_idp.messages import display_url, human_bytes
 from ansible.module_utils.ai_idp.programs import run
@@ -139,8 +141,8 @@ def parse_docker_ps(text: str) -> list[Container]:
     for line in text.splitlines():
         if not line.strip():
             continue
-        entry = json.loads(line)
-        labels = dict(label.partition("=")[::2] for label in entry.get("Labels", "").split(","))
+        entry = from_json(line)
+        labels = dict(label.partition("=")[::2] for label in (entry.get("Labels") or "").split(","))
         containers.append(
             Container(
                 id=entry["ID"],
@@ -211,13 +213,14 @@ class Host:
             done = subprocess.run(
                 [program, "ps", "--no-trunc", "--format", "{{json .}}"],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=COMMAND_TIMEOUT_S,
                 env={**os.environ, "LC_ALL": "C"},
                 check=False,
             )
             return parse_docker_ps(done.stdout) if done.returncode == 0 else None
-        except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        except (OSError, subprocess.TimeoutExpired, *WRONG_SHAPE):
             return None
 
 
@@ -307,6 +310,29 @@ def _check_port_pairs(items: list[dict[str, Any]]) -> list[Check]:
 
 def _variable(item: dict[str, Any]) -> str:
     return f"{item['variable']}: " if item.get("variable") else ""
+
+
+# -- accounts -----------------------------------------------------------------------------------------------
+
+
+def check_account(item: dict[str, Any]) -> Check:
+    """Is the account there, and a group of its name?"""
+    name = item["name"]
+    missing = []
+    for kind, find in (("account", pwd.getpwnam), ("group", grp.getgrnam)):
+        try:
+            find(name)
+        except KeyError:
+            missing.append(kind)
+    if not missing:
+        return Check(f"account {name}", OK, "it is there with a group of its name")
+    return Check(
+        f"account {name}",
+        FAIL,
+        f"no {' and no '.join(missing)} of this name",
+        f"{_variable(item)}this host has no {' and no '.join(missing)} '{name}': make what is missing, or name an "
+        f"account that it has.",
+    )
 
 
 # -- disks, mounts, memory -----------------------------------------------------------------------------------
@@ -424,9 +450,17 @@ def check_memory(item: dict[str, Any], meminfo: str) -> list[Check]:
 # -- URLs ----------------------------------------------------------------------------------------------------
 
 
+def host_of(url: str) -> str:
+    """The host of a URL; empty where it is none."""
+    try:
+        return urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def explain_network_error(error: BaseException, url: str) -> tuple[str, str]:
     """(what failed, what to do): name, connection, time or certificate."""
-    host = urllib.parse.urlsplit(url).hostname or url
+    host = host_of(url) or display_url(url)
     reason: Any = error
     while isinstance(reason, urllib.error.URLError) and isinstance(reason.reason, BaseException):
         reason = reason.reason
@@ -468,16 +502,17 @@ def check_url(item: dict[str, Any], timeout_s: float = 10.0) -> Check:
     shown = display_url(url)
     name = f"url {shown}"
     purpose = f" ({item['purpose']})" if item.get("purpose") else ""
-    parts = urllib.parse.urlsplit(url)
     try:
+        parts = urllib.parse.urlsplit(url)
         valid = parts.scheme in ("http", "https", "tcp") and parts.hostname
-        if not valid or (parts.scheme == "tcp" and parts.port is None):
+        # Asking for the port refuses one that is none.
+        if not valid or (parts.port is None and parts.scheme == "tcp"):
             raise ValueError(url)
         if parts.scheme == "tcp":
             with socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=timeout_s):
                 return Check(name, OK, "connected")
         status = _status_of(url, item.get("method") or "GET", timeout_s)
-    except ValueError:
+    except (OverflowError, ValueError, http.client.InvalidURL):
         return Check(
             name,
             FAIL,
@@ -507,6 +542,7 @@ def run_checks(params: dict[str, Any], host: Host | None = None) -> list[Check]:
     """All checks of one call. URLs are asked side by side, since a dead one costs its whole time-out."""
     host = host or Host()
     checks = check_ports(params.get("ports") or [], host)
+    checks += [check_account(item) for item in params.get("accounts") or []]
     checks += [check_disk(item) for item in params.get("disk") or []]
     mounts = params.get("mounts") or []
     if mounts:

@@ -385,8 +385,8 @@ class Model:
 
 def held_bytes(model: Model) -> int | None:
     """Bytes of a model that an earlier run completed; None where it is not complete."""
-    files = read_manifest(model.path).get("files", [])
     try:
+        files = read_manifest(model.path).get("files", [])
         sizes = [(entry["size_bytes"], os.stat(os.path.join(model.path, entry["path"])).st_size) for entry in files]
     except (OSError, KeyError, TypeError):
         return None

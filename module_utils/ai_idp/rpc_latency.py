@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import itertools
-import json
 import os
 import re
 import sys
@@ -32,6 +31,7 @@ from typing import Any
 
 from ansible.module_utils.ai_idp import benchmark_measure, rpc_link, sample_statistics
 from ansible.module_utils.ai_idp.benchmark_errors import CannotMeasure, MeasurementError
+from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json, mapping_of, mappings_of
 from ansible.module_utils.ai_idp.gpu_common import read_line
 from ansible.module_utils.ai_idp.messages import shorten
 from ansible.module_utils.ai_idp.programs import run
@@ -90,27 +90,27 @@ def link_speed(name: str, root: str = "/sys/class/net") -> int | None:
 
 def parse_addresses(text: str, root: str = "/sys/class/net") -> list[Document]:
     """The IPv4 addresses that another host may reach, from ``ip -json -4 address show up``."""
-    try:
-        interfaces = json.loads(text or "[]")
-    except ValueError:
-        raise MeasurementError(f"ip told no addresses but: {shorten(text, 120)}") from None
     found = []
-    for interface in interfaces:
-        name = str(interface.get("ifname") or "")
-        if not name or INNER.fullmatch(name) or "LOOPBACK" in (interface.get("flags") or []):
-            continue
-        for entry in interface.get("addr_info") or []:
-            if entry.get("family") == "inet" and entry.get("scope") != "host":
-                found.append(
-                    {
-                        "address": entry["local"],
-                        "prefix": entry["prefixlen"],
-                        "interface": name,
-                        "kind": interface_kind(name, root),
-                        "speed_mbit_per_second": link_speed(name, root),
-                        "mtu": interface.get("mtu"),
-                    }
-                )
+    try:
+        for interface in from_json(text or "[]"):
+            name = str(interface.get("ifname") or "")
+            if not name or INNER.fullmatch(name) or "LOOPBACK" in (interface.get("flags") or []):
+                continue
+            for entry in interface.get("addr_info") or []:
+                if entry.get("family") == "inet" and entry.get("scope") != "host":
+                    found.append(
+                        {
+                            # Raises for what is no address or no prefix.
+                            "address": str(ipaddress.IPv4Interface((entry["local"], entry["prefixlen"])).ip),
+                            "prefix": int(entry["prefixlen"]),
+                            "interface": name,
+                            "kind": interface_kind(name, root),
+                            "speed_mbit_per_second": link_speed(name, root),
+                            "mtu": interface.get("mtu"),
+                        }
+                    )
+    except WRONG_SHAPE:
+        raise MeasurementError(f"ip told no addresses but: {shorten(text, 120)}") from None
     return found
 
 
@@ -124,10 +124,10 @@ def read_addresses(program: str = "ip") -> list[Document]:
 def parse_route(text: str) -> tuple[str, str]:
     """Interface and source address of ``ip -json route get ADDRESS``; empty texts where there is no route."""
     try:
-        route = json.loads(text)[0]
-    except (ValueError, LookupError, TypeError):
+        route = from_json(text)[0]
+        return str(route.get("dev") or ""), str(route.get("prefsrc") or "")
+    except WRONG_SHAPE:
         return "", ""
-    return str(route.get("dev") or ""), str(route.get("prefsrc") or "")
 
 
 def read_route(address: str, program: str = "ip") -> tuple[str, str]:
@@ -163,9 +163,14 @@ class Path:
             "chosen": self.chosen,
             "status": status,
             "reason": self.reason or None,
-            "metrics": {name: summary_of(self.values(name)) for name in (self.runs[0]["metrics"] if self.runs else {})},
+            "metrics": {name: summary_of(self.values(name)) for name in self._metrics()},
             "retransmits": sum(entry.get("kernel", {}).get("retransmits") or 0 for entry in self.runs),
         }
+
+    def _metrics(self) -> list[str]:
+        """Names of what every run has; the kernel does not tell the link's own round trip each time."""
+        names = list(self.runs[0]["metrics"]) if self.runs else []
+        return [name for name in names if all(name in entry["metrics"] for entry in self.runs)]
 
     def values(self, metric: str) -> list[float]:
         return [float(entry["metrics"][metric]) for entry in self.runs]
@@ -204,15 +209,6 @@ def paths_between(
 
 
 # --- the server on the peer -----------------------------------------------------------------------------
-
-
-def program_text() -> str:
-    """The program that both ends run, also out of the archive in which Ansible ships it."""
-    loader = getattr(rpc_link, "__loader__", None)
-    text = loader.get_source(rpc_link.__name__) if loader else None
-    if not text:
-        raise MeasurementError(f"{PROGRAM} can't be read out of this module")
-    return str(text)
 
 
 def unit_of(address: str) -> str:
@@ -255,7 +251,7 @@ def gbit_per_second(stream: Document) -> float:
 def parse_client(stdout: str) -> Document:
     """Metrics, samples and the kernel's own figures of one process of the client."""
     try:
-        told = json.loads(stdout)
+        told = from_json(stdout)
         metrics: dict[str, float] = {}
         samples: dict[str, list[float]] = {}
         for name, case in told["cases"].items():
@@ -265,16 +261,17 @@ def parse_client(stdout: str) -> Document:
             if name in SAMPLED:
                 samples[f"{name}_ms"] = thinned(times)
         kernel = told.get("kernel") or {}
-        if "shortest_rtt_ms" in kernel:
+        if kernel.get("shortest_rtt_ms") is not None:
             metrics[LINK_METRIC] = max(float(kernel["shortest_rtt_ms"]), SHORTEST_RTT_MS)
+        kernel = {**kernel, "retransmits": int(kernel.get("retransmits") or 0)}
         metrics["throughput_gbit_per_second"] = gbit_per_second(told["streams"]["there"])
         metrics["throughput_back_gbit_per_second"] = gbit_per_second(told["streams"]["back"])
-    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError):
+        elsewhere = other_way(told)
+    except WRONG_SHAPE:
         raise MeasurementError(f"{PROGRAM} told no measurement but: {shorten(stdout, 120) or 'nothing'}") from None
-    wrong = [name for name, value in metrics.items() if not value > 0]
+    wrong = [name for name, value in metrics.items() if not (value > 0 and sample_statistics.can_be_figure(value))]
     if wrong or METRIC not in metrics:
         raise MeasurementError(f"{PROGRAM} told {', '.join(wrong) or 'no ' + METRIC}, which no measurement gives")
-    elsewhere = other_way(told)
     if elsewhere:
         raise MeasurementError(elsewhere)
     return {"metrics": metrics, "samples": samples, "kernel": kernel}
@@ -339,11 +336,12 @@ def path_text(path: Path) -> str:
 
 @dataclass
 class Wanted:
-    """What is to be measured, and what is known of it."""
+    """What is to be measured, by which program, and what is known of it."""
 
     addresses: list[Document]
     peer_addresses: list[Document]
     results_dir: str
+    program: str
     peer: str = ""
     host: str = ""
     environment: str = ""
@@ -377,7 +375,6 @@ class Survey:
         self.path = os.path.join(wanted.results_dir, f"{ID}.json")
         self.flags: list[str] = []
         self.paths, self.left_out = paths_between(wanted.addresses, wanted.peer_addresses, route)
-        self.text = program_text()
         # The speed of an interface says which cable is in it; a link that came up anew is another one.
         known = [[entry[name] for name in sorted(entry)] for entry in (*wanted.addresses, *wanted.peer_addresses)]
         chosen = [[path.source["address"], path.peer["address"]] for path in self.paths if path.chosen]
@@ -388,7 +385,7 @@ class Survey:
                 {
                     "schema": benchmark_measure.SCHEMA,
                     "tool": TOOL,
-                    "program": self.text,
+                    "program": wanted.program,
                     "peer": wanted.peer,
                     "addresses": known,
                     "chosen": chosen,
@@ -430,9 +427,13 @@ class Survey:
         last = benchmark_measure.read_result(self.path)
         if not last or last.get("key") != self.result["key"] or self.wanted.again:
             return None
-        seconds = (last.get("parameters") or {}).get("seconds") or 0
-        enough = len(last.get("runs") or []) >= self.wanted.runs and seconds >= self.wanted.seconds
-        return last if enough else None
+        seconds = mapping_of(last.get("parameters")).get("seconds")
+        runs = [run for run in mappings_of(last.get("runs")) if METRIC in mapping_of(run.get("metrics"))]
+        best = mapping_of(mapping_of(last.get("subject")).get("best"))
+        whole = all("address" in mapping_of(best.get(end)) for end in ("source", "peer"))
+        if not whole or not isinstance(seconds, (int, float)) or not isinstance(last.get("measured_at"), str):
+            return None
+        return last if len(runs) >= self.wanted.runs and seconds >= self.wanted.seconds else None
 
     def measure(self) -> Document:
         """The result: ok, failed or skipped. Only what is ok is kept on the disk."""
@@ -460,7 +461,7 @@ class Survey:
         with tempfile.TemporaryDirectory(prefix="ai-idp-rpc-link-") as folder:
             program = os.path.join(folder, PROGRAM)
             with open(program, "w", encoding="utf-8") as stream:
-                stream.write(self.text)
+                stream.write(self.wanted.program)
             for number in range(1 - self.wanted.warmup_runs, self.wanted.runs + 1):
                 conditions = benchmark_measure.cpu_conditions()
                 if number > 0:
@@ -683,10 +684,18 @@ def round_trip_of(link: Document | None) -> tuple[float | None, str]:
     return None, "the link was not measured"
 
 
+def of_known_form(result: Document | None) -> Document | None:
+    """The result itself, or a failed one in the place of one that no measurement wrote like this."""
+    if not result or benchmark_measure.well_formed(result):
+        return result
+    return {"status": benchmark_measure.FAILED, "reason": "its result has another form: measure it again"}
+
+
 def offload_of(
     local: Document | None, remote: Document | None, link: Document | None, through: str, minimum_ratio: float
 ) -> Document:
     """The verdict on offloading from the results of llama-bench and of the link, with what prompts pay beside it."""
+    local, remote, link = (of_known_form(one) for one in (local, remote, link))
     round_trip, link_text = round_trip_of(link)
     different = not_comparable(local, remote)
     answer: Document = {"through": through, "link": link_text, "round_trip_ms": round_trip}

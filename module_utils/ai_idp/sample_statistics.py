@@ -68,12 +68,30 @@ class Ratio:
     degrees_of_freedom: float | None
 
 
+# A float still holds the squares of such numbers and their sum.
+LARGEST = 1e150
+TOO_LARGE = "the figures are too large to be reckoned with"
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def can_be_figure(value: object) -> bool:
+    """Whether a value is a number that may have been measured: one with which can be reckoned."""
+    return is_finite(value) and isinstance(value, (int, float)) and abs(value) <= LARGEST
+
+
 def numbers(values: Sequence[float], what: str = "value") -> list[float]:
     """The values as floats. StatisticsError names the first that is no finite number, or says that there is none."""
     found = []
     for place, value in enumerate(values, start=1):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise StatisticsError(f"{what} {place} is {value!r}, which is not a finite number")
+        if not is_finite(value):
+            raise StatisticsError(f"{what} {place} is {value!r:.40}, which is not a finite number")
         found.append(float(value))
     if not found:
         raise StatisticsError(f"there is no {what}")
@@ -81,7 +99,11 @@ def numbers(values: Sequence[float], what: str = "value") -> list[float]:
 
 
 def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    """StatisticsError for figures so large that no float holds their sum."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:
+        raise StatisticsError(TOO_LARGE) from None
 
 
 def variance(values: Sequence[float]) -> float:
@@ -89,7 +111,10 @@ def variance(values: Sequence[float]) -> float:
     if min(values) == max(values):
         return 0.0
     centre = mean(values)
-    return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+    try:
+        return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
+    except OverflowError:
+        raise StatisticsError(TOO_LARGE) from None
 
 
 # --- Student's t ------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ Exit codes: 0 healthy, 1 a check or play failed, 2 could not run, 130 interrupte
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +30,12 @@ class FrontGroup(TyperGroup):
         except FrontError as error:
             typer.echo(f"ai-idp: {error}", err=True)
             raise typer.Exit(error.code) from None
+        except OSError as error:
+            # A closed pipe is typer's own affair.
+            if error.filename is None:
+                raise
+            typer.echo(f"ai-idp: {error.filename}: {error.strerror}", err=True)
+            raise typer.Exit(Exit.COULD_NOT_RUN) from None
         except KeyboardInterrupt:
             typer.echo("ai-idp: interrupted", err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
@@ -75,7 +83,7 @@ def run(
     ] = None,
     limit: Annotated[
         str | None,
-        typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts, and the controller."),
+        typer.Option("--limit", "-l", metavar="PATTERN", help="Only these hosts."),
     ] = None,
 ) -> None:
     """Run a playbook, with its progress by host and task."""
@@ -148,12 +156,67 @@ def ready(
     raise typer.Exit(Exit.HEALTHY if report.ok else Exit.FAILED)
 
 
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="A .gguf file, a model folder, or a name of the catalogue.")],
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option("--gpu", metavar="NAME", help='A GPU to imagine: "RTX 5070 Ti", "NAME:24GiB"; more than once.'),
+    ] = None,
+    inventory: Annotated[
+        str | None, typer.Option("--inventory", "-i", metavar="NAME", help="Ask the GPU servers of inventory/NAME.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--memory", metavar="GIB", help="The host's memory beside imagined GPUs.")
+    ] = None,
+    context: Annotated[str, typer.Option("--context", metavar="TOKENS", help="A number, auto, or up to N.")] = "auto",
+    sequences: Annotated[
+        int | None, typer.Option("--sequences", metavar="N", help="Requests at the same time.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="NAME", help="vllm or llama_cpp; told by the model if left out.")
+    ] = None,
+    utilization: Annotated[
+        float | None, typer.Option("--utilization", metavar="PART", help="vLLM's part of the GPU, 0.80 if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON and nothing else.")] = False,
+) -> None:
+    """Does a model fit? This machine, an inventory, or GPUs that you name: 0 it fits, 1 not or unknown, 2 no answer."""
+    from ai_idp import fit as fitting
+    from ai_idp.progress import make_console
+
+    if gpu and inventory:
+        raise FrontError("--gpu and --inventory are two answers to one question: give one of them")
+    if engine not in (None, "vllm", "llama_cpp"):
+        raise FrontError(f"--engine {engine}: allowed is vllm or llama_cpp")
+    project = find_project()
+    found, serves = fitting.find_model(project, model, engine)
+    if gpu:
+        hosts = [fitting.described(gpu, memory)]
+    elif inventory:
+        hosts = fitting.hosts_of(project, inventory)
+    else:
+        hosts = [fitting.this_machine(project)]
+    answers = [
+        fitting.judge(project, found, serves, host, context=context, sequences=sequences, utilization=utilization)
+        for host in hosts
+    ]
+    if as_json:
+        typer.echo(fitting.as_json(answers))
+    else:
+        console = make_console()
+        for answer in answers:
+            fitting.show(console, answer)
+    raise typer.Exit(Exit.HEALTHY if all(answer.verdict == "fits" for answer in answers) else Exit.FAILED)
+
+
 @lab_app.command("up")
 def lab_up(
     hosts_only: Annotated[bool, typer.Option("--hosts-only", help="Make the hosts, deploy nothing on them.")] = False,
 ) -> None:
     """Make the lab, deploy every week that exists, and examine the result."""
     from ai_idp.doctor import examine, show_report
+    from ai_idp.forecast import forecast_of
     from ai_idp.lab import INVENTORY
     from ai_idp.progress import make_console, write_line
     from ai_idp.runner import run_playbook
@@ -161,10 +224,13 @@ def lab_up(
     project, console = find_project(), make_console()
     install = os.environ.get("LAB_INSTALL")
     variables = [] if install in (None, "", "1") else ["lab_install=false"]
+    if not hosts_only:
+        variables.append("lab_build=true")
     playbooks = ["lab_up"] if hosts_only else ["lab_up", "site"]
     for name in playbooks:
         # Both must be there before anything is begun.
         project.playbook(name)
+    forecast = forecast_of(project.root, "-".join(playbooks))
     for name in playbooks:
         outcome = run_playbook(
             project,
@@ -172,9 +238,11 @@ def lab_up(
             inventory=INVENTORY,
             console=console,
             variables=variables if name == "lab_up" else [],
+            forecast=forecast,
         )
         if outcome.code != Exit.HEALTHY:
             raise typer.Exit(outcome.code)
+    forecast.keep()
     if hosts_only:
         write_line(console, "The lab's hosts are up. Next: ai-idp run week2, or ai-idp lab up for everything.")
         return
@@ -231,6 +299,10 @@ def lab_env() -> None:
 
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Programs and file names may say what the terminal's character set lacks.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

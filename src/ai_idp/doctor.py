@@ -6,25 +6,26 @@ What can't be told is "unknown", and unknown is never ok.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ai_idp.endpoints import Endpoint, EndpointsMissing, Secrets, ca_path, load_endpoints
-from ai_idp.errors import FrontError
+from ai_idp.endpoints import Endpoint, EndpointsMissing, Secrets, ca_path, engine_ca_path, load_endpoints
+from ai_idp.errors import FrontError, from_json, printable
 from ai_idp.progress import STYLES, duration
 from ai_idp.project import Host, Project
 
@@ -37,6 +38,8 @@ _SAMPLE = re.compile(r"^[A-Za-z_:][A-Za-z0-9_:]*(\{.*\})?\s+\S+", re.MULTILINE)
 _REPLAYED = re.compile(r'^[A-Za-z_:][A-Za-z0-9_:]*\{[^}\n]*replay="true"', re.MULTILINE)
 
 CheckStatus = Literal["ok", "fail", "unknown", "skipped"]
+# What somebody answered may hold what can be neither printed nor written as JSON.
+Said = Annotated[str, BeforeValidator(lambda text: printable(str(text)))]
 
 
 class Check(BaseModel):
@@ -44,10 +47,10 @@ class Check(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    host: str
+    name: Said
+    host: Said
     status: CheckStatus
-    detail: str
+    detail: Said
 
 
 class Report(BaseModel):
@@ -113,17 +116,30 @@ async def examine_hosts(inventory: Path, hosts: list[Host], timeout_s: float = C
     timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
     # These are addresses of the local network: a proxy that is set for the internet is not asked.
     trusted = ssl.create_default_context()
-    if ca_path(inventory).exists():
-        trusted.load_verify_locations(ca_path(inventory))
+    head += _trust(trusted, inventory)
     async with httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted) as client:
         secrets = Secrets(inventory)
         rows: list[Awaitable[list[Check]]] = [_one_after_another([_ssh(host)], timeout_s) for host in hosts]
         for endpoint in endpoints:
             rows.append(_one_after_another(_Prober(client, endpoint, secrets).planned(), timeout_s))
-            if endpoint.kind == "triton":
-                rows.append(_triton_models(client, endpoint, timeout_s))
         answered = await asyncio.gather(*rows)
     return Report.of([*head, *(check for row in answered for check in row)])
+
+
+def _trust(trusted: ssl.SSLContext, inventory: Path) -> list[Check]:
+    """Adds the platform's CAs to what is trusted; a check that says why where a file can't be used."""
+    checks = []
+    for path, week in ((ca_path(inventory), 3), (engine_ca_path(inventory), 2)):
+        shown = f"inventory/{inventory.name}/state/{path.name}"
+        try:
+            trusted.load_verify_locations(cafile=path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            what = "holds no certificate" if isinstance(error, ssl.SSLError) else f"can't be read: {error.strerror}"
+            detail = f"{shown} {what}: remove it and run `ai-idp run week{week} --inventory {inventory.name}` again"
+            checks.append(Check(name="ca certificate", host="controller", status="fail", detail=detail))
+    return checks
 
 
 async def _one_after_another(planned: list[_Planned], timeout_s: float) -> list[Check]:
@@ -149,6 +165,10 @@ async def _answer(planned: _Planned, timeout_s: float) -> Check:
         status, detail = "fail", f"no {stage} in time: {_asked(error)}"
     except httpx.HTTPError as error:
         status, detail = "fail", f"{error or type(error).__name__}: {_asked(error)}"
+    except (httpx.InvalidURL, OverflowError, ValueError) as error:
+        # What is asked comes from files that somebody may have edited.
+        reason = str(error) if isinstance(error, httpx.InvalidURL) else "host or port can't be used"
+        status, detail = "fail", f"the recorded address is no URL that can be asked: {reason}"
     return Check(name=planned.name, host=planned.host, status=status, detail=detail)
 
 
@@ -182,7 +202,7 @@ async def ssh_banner(address: str, port: int, timeout_s: float = CONNECT_TIMEOUT
                 writer.close()
     except TimeoutError:
         raise CheckFailed(f"{where} gives no SSH banner within {timeout_s:g} s") from None
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number is not None and number > 0 else str(error)
         raise CheckFailed(f"{where}: {reason}") from None
@@ -202,6 +222,8 @@ class _Prober:
 
     def planned(self) -> list[_Planned]:
         """Its checks, in the order in which they build on each other."""
+        if self._endpoint.reached_from:
+            return [_Planned(f"{self._endpoint.name}: reached", self._endpoint.host, self._not_from_here)]
         asks: list[tuple[str, Callable[[], Awaitable[str]]]] = []
         if self._endpoint.health_path or self._endpoint.kind == "http":
             asks.append(("health", self._health))
@@ -214,9 +236,16 @@ class _Prober:
             ]
         if self._endpoint.kind == "triton":
             asks.append(("ready", self._triton_ready))
+            asks += [(f"model {name}", partial(self._triton_model, name)) for name in self._endpoint.models]
         if self._endpoint.metrics_at or self._endpoint.kind == "metrics":
             asks.append(("metrics", self._metrics))
         return [_Planned(f"{self._endpoint.name}: {name}", self._endpoint.host, ask) for name, ask in asks]
+
+    async def _not_from_here(self) -> str:
+        admitted = " and ".join(self._endpoint.reached_from)
+        raise CheckSkipped(
+            f"its door admits {admitted} alone: name this machine's address in ai_idp_controllers to ask it from here"
+        )
 
     def _headers(self) -> dict[str, str]:
         """The key as a header; CheckUnknown if it can't be had."""
@@ -235,13 +264,19 @@ class _Prober:
     async def _health(self) -> str:
         began = time.monotonic()
         url = self._endpoint.at(self._endpoint.health_path or "/")
-        await self._get(url)
+        await self._get(url, self._headers())
         return f"{url} answers in {duration(time.monotonic() - began)}"
 
     async def _triton_ready(self) -> str:
         url = self._endpoint.at("/v2/health/ready")
-        await self._get(url)
+        await self._get(url, self._headers())
         return f"{url} is ready"
+
+    async def _triton_model(self, name: str) -> str:
+        body = _json(await self._get(self._endpoint.at(f"/v2/models/{quote(name, safe='')}"), self._headers()))
+        # Triton tells about a model that is loaded, and about no other.
+        versions = body.get("versions")
+        return f"ready, version {', '.join(map(str, versions)) if isinstance(versions, list) else 'unknown'}"
 
     async def _models(self) -> str:
         body = _json(await self._get(self._endpoint.at("/v1/models"), self._headers()))
@@ -340,32 +375,6 @@ class _Prober:
         return f"{samples} samples{' (replay)' if replayed else ''}"
 
 
-async def _triton_models(client: httpx.AsyncClient, endpoint: Endpoint, timeout_s: float) -> list[Check]:
-    """One check for each model that Triton has in its repository and was told to load."""
-    found: list[dict[str, Any]] = []
-
-    async def index() -> str:
-        response = await client.post(endpoint.at("/v2/repository/index"), json={})
-        _expect(response, 200)
-        # Models that were never loaded have no state; in explicit mode that is as it should be.
-        found.extend(model for model in _mappings(_json_list(response)) if model.get("state"))
-        if not found:
-            raise CheckFailed("no model is loaded")
-        return f"{len(found)} loaded"
-
-    listing = await _answer(_Planned(f"{endpoint.name}: models", endpoint.host, index), timeout_s)
-    return [listing, *(_triton_model(endpoint, model) for model in found)]
-
-
-def _triton_model(endpoint: Endpoint, model: dict[str, Any]) -> Check:
-    state, reason = str(model["state"]), str(model.get("reason") or "")
-    unloaded = state == "UNAVAILABLE" and reason == "unloaded"
-    status: CheckStatus = "ok" if state == "READY" else "skipped" if unloaded else "fail"
-    detail = f"{state.lower()}{f': {reason}' if reason else ''}, version {model.get('version', 'unknown')}"
-    name = f"{endpoint.name}: model {model.get('name', 'without a name')}"
-    return Check(name=name, host=endpoint.host, status=status, detail=detail)
-
-
 def _expect(response: httpx.Response, status: int) -> None:
     if response.status_code != status:
         body = " ".join(response.text.split())[:200]
@@ -379,16 +388,9 @@ def _json(response: httpx.Response) -> dict[str, Any]:
     return body
 
 
-def _json_list(response: httpx.Response) -> list[Any]:
-    body = _decoded(response)
-    if not isinstance(body, list):
-        raise CheckFailed(f"{response.request.url.path} answers JSON of another shape")
-    return body
-
-
 def _decoded(response: httpx.Response) -> Any:
     try:
-        return response.json()
+        return from_json(response.content)
     except ValueError:
         raise CheckFailed(f"{response.request.url.path} does not answer JSON") from None
 
@@ -399,7 +401,7 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
 
 def _check_chunk(data: str) -> None:
     try:
-        chunk = json.loads(data)
+        chunk = from_json(data)
     except ValueError:
         raise CheckFailed("a chunk of the stream is not JSON") from None
     if isinstance(chunk, dict) and "error" in chunk:

@@ -10,11 +10,12 @@ import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ai_idp.errors import FrontError
+from ai_idp.errors import FrontError, printable, why_unread
 
 VAULT_VARIABLE = "ANSIBLE_VAULT_PASSWORD_FILE"
 VAULT_HEADER = "$ANSIBLE_VAULT;"
@@ -31,10 +32,22 @@ class Endpoint(BaseModel):
     url: str = Field(pattern=r"^https?://")
     key: str | None = None
     model: str | None = None
+    models: list[str] = []
     health_path: str | None = None
     metrics_path: str | None = None
     metrics_url: str | None = Field(default=None, pattern=r"^https?://")
     replay: bool = False
+    # Who is admitted where that is not this machine.
+    reached_from: list[str] = []
+
+    @field_validator("url", "metrics_url")
+    @classmethod
+    def _can_be_asked(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "http://none")
+        # Asking for the port refuses one that is none.
+        if not parts.hostname or parts.port == 0:
+            raise ValueError(f"{url} names no host and port")
+        return url
 
     def at(self, path: str) -> str:
         """The URL of a path of this endpoint."""
@@ -68,8 +81,13 @@ def endpoints_path(inventory: Path) -> Path:
 
 
 def ca_path(inventory: Path) -> Path:
-    """Where week 3 puts the certificate of the CA that signs the gateway's."""
+    """Where the certificate of the CA is put that signs the gateway's, and those of the engines' gates."""
     return inventory / "state" / "ca.crt"
+
+
+def engine_ca_path(inventory: Path) -> Path:
+    """Where that of the gates is put when another authority signs the gateway's."""
+    return inventory / "state" / "engine_ca.crt"
 
 
 def load_endpoints(inventory: Path) -> EndpointsFile:
@@ -81,14 +99,14 @@ def load_endpoints(inventory: Path) -> EndpointsFile:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise EndpointsMissing(f"{shown} is not there, nothing has been deployed: run `{how}`") from None
-    except OSError as error:
-        raise FrontError(f"{shown} can't be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FrontError(f"{shown} can't be read: {why_unread(error)}; remove it and run `{how}` again") from error
     try:
         return EndpointsFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise FrontError(f"{shown} makes no sense at {place} ({first['msg']}): run `{how}` again") from None
+        raise FrontError(printable(f"{shown} makes no sense at {place} ({first['msg']}): run `{how}` again")) from None
 
 
 class _EncryptedString(str):
@@ -100,6 +118,8 @@ class _SecretsLoader(yaml.SafeLoader):
 
 
 def _vault_value(_loader: yaml.SafeLoader, node: yaml.Node) -> _EncryptedString:
+    if not isinstance(node, yaml.ScalarNode):
+        raise yaml.constructor.ConstructorError(None, None, "!vault stands before no text", node.start_mark)
     return _EncryptedString(node.value)
 
 
@@ -123,22 +143,30 @@ class Secrets:
             value = self._decrypt(value).strip()
         if value is None or value == "":
             raise FrontError(f"{self._shown} has no {name}: run the playbook that makes it (ai-idp run week2)")
-        return str(value)
+        if not isinstance(value, str | int | float):
+            raise FrontError(f"{name} in {self._shown} is no text: write it in quotes, or remove it to have it made")
+        text = str(value)
+        # It becomes a header.
+        if not (text.isascii() and text.isprintable()):
+            raise FrontError(f"{name} in {self._shown} holds characters that no key can: letters, digits and signs can")
+        return text
 
     def _read(self) -> dict[str, Any]:
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise FrontError(f"{self._shown} is not there: run the playbook that makes it (ai-idp run week2)") from None
-        except OSError as error:
-            raise FrontError(f"{self._shown} can't be read: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            # Not as its cause: an error of decoding holds the whole text.
+            raise FrontError(f"{self._shown} can't be read: {why_unread(error)}") from None
         if text.startswith(VAULT_HEADER):
             text = self._decrypt(text)
         try:
             values = _SecretsLoader(text).get_single_data()
-        except yaml.YAMLError:
-            # The parser's own message quotes the line, which may hold a secret.
-            raise FrontError(f"{self._shown} is not YAML") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            # The parser's own message quotes the line, which may hold a secret. What looks like a date and is none, or
+            # like a number, is a ValueError.
+            raise FrontError(f"{self._shown} is not YAML: correct it, or remove it to have keys made") from None
         if values is None:
             return {}
         if not isinstance(values, dict):
@@ -157,8 +185,9 @@ class Secrets:
             secret = vault.get_file_vault_secret(filename=password_file, loader=loader)
             secret.load()
             return str(vault.VaultLib([("default", secret)]).decrypt(ciphertext).decode("utf-8"))
-        except ansible_error as error:
-            reason = str(error).splitlines()[0]
+        except (ansible_error, OSError, ValueError) as error:
+            decoded = isinstance(error, UnicodeError)
+            reason = "its text is no UTF-8" if decoded else (str(error).splitlines() or [type(error).__name__])[0]
             raise FrontError(
                 f"{self._shown} can't be decrypted with {VAULT_VARIABLE}={password_file}: {reason}"
             ) from None

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ai_idp.forecast import Forecast
+
 Status = Literal["ok", "changed", "failed", "ignored", "unreachable"]
 # From harmless to bad: what a task is called whose hosts ended differently.
 _SEVERITY: dict[Status, int] = {"ok": 0, "changed": 1, "ignored": 2, "failed": 3, "unreachable": 4}
@@ -140,6 +142,7 @@ class RunState:
     view: View
     shown_path: Callable[[str], str] = str
     clock: Callable[[], float] = time.monotonic
+    forecast: Forecast = field(default_factory=Forecast)
     begun: float = 0.0
     play_name: str = ""
     hosts: dict[str, HostState] = field(default_factory=dict)
@@ -188,7 +191,9 @@ class RunState:
                 self.view.play(self.play_name)
             case "playbook_on_task_start":
                 self._settle()
-                self._task(data, name=str(data.get("name") or data.get("task", "")))
+                name = str(data.get("name") or data.get("task", ""))
+                self.forecast.begin(f"{self.play_name} | {name}")
+                self._task(data, name=name)
             case "runner_on_start":
                 self._start(data)
             case "runner_on_ok":
@@ -302,9 +307,12 @@ class RunState:
             self._debug(data, result)
 
     def _retry(self, data: Mapping[str, Any]) -> None:
+        if str(data.get("task_action", "")).endswith("async_status"):
+            # It looks again whether something in the background has ended; nothing has failed.
+            return
         result: Mapping[str, Any] = data.get("res") or {}
-        retries, attempts = int(result.get("retries", 0)), int(result.get("attempts", 0))
-        if retries and attempts:
+        retries, attempts = result.get("retries"), result.get("attempts")
+        if isinstance(retries, int) and isinstance(attempts, int) and retries and attempts:
             # Ansible counts the first try among the retries.
             self._task(data).note = f"try {attempts + 1} of {retries}"
 

@@ -17,13 +17,14 @@ from rich.text import Text
 
 from ai_idp.doctor import CheckFailed, ssh_banner
 from ai_idp.endpoints import Secrets, ca_path, load_endpoints
-from ai_idp.errors import FrontError
+from ai_idp.errors import WRONG_SHAPE, FrontError
 from ai_idp.progress import STYLES, duration
 from ai_idp.project import Host, Project
 
 INVENTORY = "lab"
 LABEL = "ai-idp.lab"
 NOT_RUNNING = "the lab is not running: ai-idp lab up"
+NO_DOCKER = "what answers as Docker answers in another form than is known: look at DOCKER_HOST and `docker context ls`"
 DOCKER_TIMEOUT_S = 10
 
 
@@ -64,9 +65,15 @@ def containers(project: Project) -> list[Container]:
         raise FrontError(
             f"Docker does not answer ({_first_line(error)}): `ai-idp lab up` starts it, or says what is missing"
         ) from error
+    except WRONG_SHAPE as error:
+        raise FrontError(NO_DOCKER) from error
     if not found:
         return []
-    return asyncio.run(_looked_at(found, project.hosts(INVENTORY)))
+    hosts = project.hosts(INVENTORY)
+    try:
+        return asyncio.run(_looked_at(found, hosts))
+    except WRONG_SHAPE as error:
+        raise FrontError(NO_DOCKER) from error
 
 
 def _first_line(error: Exception) -> str:

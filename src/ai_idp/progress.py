@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ai_idp.errors import Exit
 from ai_idp.events import Failure, HostState, RunState, Status, Task, View
+from ai_idp.forecast import Forecast
 
 __all__ = ["Console", "make_console", "make_view", "show_outcome"]
 
@@ -35,6 +36,8 @@ PLAIN_WIDTH = 140
 # A task that takes longer than this says that it runs, and again every so often (seconds).
 TOLD_AFTER_S = 2.0
 TOLD_EVERY_S = 30.0
+# A run that will end sooner than this (seconds) needs no forecast.
+LEFT_FROM_S = 60.0
 _RECENT = 8
 _HOSTS = 12
 
@@ -70,6 +73,14 @@ def clock(seconds: float) -> str:
     whole = int(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60:02d}:{rest % 60:02d}"
+
+
+def expected(forecast: Forecast) -> str:
+    """When the run will end, as far as former runs tell: `about 12 min left`; empty if none does, or soon."""
+    left = forecast.left()
+    if left is None or left.seconds < LEFT_FROM_S:
+        return ""
+    return f"about {round(left.seconds / 60)} min left"
 
 
 def write_line(console: Console, text: str | Text, style: str = "") -> None:
@@ -143,7 +154,11 @@ class PlainView(_Printer):
 
     def play(self, name: str) -> None:
         """See View."""
-        write_line(self.console, f"{self._stamp()} == {name}")
+        write_line(self.console, Text.assemble(f"{self._stamp()} == {name}", (self._expected(), "dim")))
+
+    def _expected(self) -> str:
+        left = expected(self.run.forecast)
+        return f"  ({left})" if left else ""
 
     def finished(self, host: str, task: Task, status: Status, seconds: float) -> None:
         """See View."""
@@ -164,7 +179,7 @@ class PlainView(_Printer):
             if took >= TOLD_AFTER_S and (last is None or now - last >= TOLD_EVERY_S):
                 task.told = now
                 note = f"  [{task.note}]" if task.note else ""
-                since = "" if last is None else f"  (for {duration(took)})"
+                since = self._expected() if last is None else f"  (for {duration(took)}){self._expected()}"
                 hosts = ", ".join(task.running)
                 write_line(self.console, f"{self._stamp()} {'running':<11} {hosts}  {task.name}{note}{since}")
 
@@ -236,7 +251,8 @@ class LiveView(_Printer):
         title = Text(self._title, "bold reverse" if run.stopping else "bold")
         if run.stopping:
             title = Text("stopping Ansible… press Ctrl-C again to kill it", "bold yellow")
-        head.add_row(title, Text(clock(run.elapsed), "bold"))
+        left = expected(run.forecast)
+        head.add_row(title, Text.assemble((f"{left}  " if left else "", "dim"), (clock(run.elapsed), "bold")))
         # As much as the terminal has room for: hosts first, then what has just happened.
         room = max(self.console.height - 12, 4)
         hosts = list(run.hosts.values())

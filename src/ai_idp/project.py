@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai_idp.errors import FrontError
+from ai_idp.errors import FrontError, from_json, home_path
 
 HOME_VARIABLE = "AI_IDP_HOME"
 DEFAULT_INVENTORY = "lab"
@@ -90,26 +89,38 @@ class Project:
             found["ANSIBLE_CONFIG"] = str(self.root / "ansible.cfg")
         return found
 
+    def ask(self, program: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run an Ansible program of this installation in the project, and keep what it says.
+
+        Raises:
+            subprocess.TimeoutExpired: It did not end within that many seconds.
+            OSError: It can't be started.
+        """
+        return subprocess.run(
+            [ansible_program(program), *arguments],
+            cwd=self.root,
+            env={**os.environ, **self.environment()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+
     def hosts(self, inventory: str) -> list[Host]:
         """The hosts of an inventory as Ansible itself reads it. FrontError if it can't."""
         source = self.inventory(inventory)
         try:
-            done = subprocess.run(
-                [ansible_program("ansible-inventory"), "-i", str(source), "--list"],
-                cwd=self.root,
-                env={**os.environ, **self.environment()},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=INVENTORY_TIMEOUT_S,
-                check=False,
-            )
+            done = self.ask("ansible-inventory", "-i", str(source), "--list", timeout=INVENTORY_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             raise FrontError(f"inventory {inventory!r} could not be read within {INVENTORY_TIMEOUT_S} s") from error
+        except OSError as error:
+            raise FrontError(f"ansible-inventory can't be started: {error.strerror}: run `make setup`") from error
         if done.returncode != 0:
             raise FrontError(f"inventory {inventory!r} could not be read: {_first_error(done.stderr)}")
         try:
-            return _parse_hosts(json.loads(done.stdout))
+            return _parse_hosts(from_json(done.stdout))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FrontError(
                 f"inventory {inventory!r}: ansible-inventory answered something unexpected ({error})"
@@ -136,12 +147,20 @@ def _parse_hosts(listing: dict[str, Any]) -> list[Host]:
         Host(
             name=name,
             address=str(variables.get(name, {}).get("ansible_host", name)),
-            port=int(variables.get(name, {}).get("ansible_port", 22)),
+            port=_port(name, variables.get(name, {}).get("ansible_port", 22)),
             connection=str(variables.get(name, {}).get("ansible_connection", "ssh")),
             groups=tuple(groups.get(name, [])),
         )
         for name in names
     ]
+
+
+def _port(host: str, value: Any) -> int:
+    """The SSH port of a host; FrontError for what can be none."""
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
+        raise FrontError(f"ansible_port of {host} is {text[:40]!r}: write a number from 1 to 65535 into the inventory")
+    return int(text)
 
 
 def ansible_program(name: str) -> str:
@@ -166,7 +185,7 @@ def find_project(start: Path | None = None) -> Project:
     """
     override = os.environ.get(HOME_VARIABLE)
     if override:
-        home = Path(override).expanduser().resolve()
+        home = home_path(override).resolve()
         if not _is_project(home):
             raise FrontError(
                 f"{HOME_VARIABLE}={override} is not a checkout of AI-IDP: it has no ansible.cfg and playbooks/"

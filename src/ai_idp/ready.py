@@ -6,7 +6,6 @@ A row is "missing" too where a later week of the platform provides the thing; on
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ai_idp.doctor import CheckRow, show_checks
-from ai_idp.errors import FrontError
+from ai_idp.errors import FrontError, from_json, printable
 from ai_idp.progress import PLAIN_WIDTH, STYLES
 from ai_idp.project import Project
 from ai_idp.runner import Outcome, run_playbook
@@ -64,9 +63,14 @@ def look(project: Project, inventory: str) -> Readiness:
         if not path.is_file():
             raise FrontError(f"{inventory} could not be asked: {_reason(outcome)}")
         try:
-            return Readiness.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, ValidationError) as error:
-            raise FrontError(f"the report of playbooks/{PLAYBOOK}.yml makes no sense: {error}") from error
+            return Readiness.model_validate(from_json(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the top"
+            why = printable(f"at {place}: {first['msg']}")
+            raise FrontError(f"the report of playbooks/{PLAYBOOK}.yml makes no sense {why}") from error
+        except (OSError, ValueError) as error:
+            raise FrontError(f"the report of playbooks/{PLAYBOOK}.yml can't be read: {error}") from error
 
 
 def _reason(outcome: Outcome) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ai_idp.errors import Exit, FrontError
+from ai_idp.errors import Exit, FrontError, from_json, home_path
 from ai_idp.events import RunState
-from ai_idp.progress import Console, make_view, show_outcome
+from ai_idp.forecast import Forecast, forecast_of
+from ai_idp.progress import Console, expected, make_view, show_outcome
 from ai_idp.project import Project, ansible_program
 
 KEPT_RUNS = 10
@@ -51,9 +52,10 @@ def extra_vars(pairs: Sequence[str]) -> list[str]:
     for word in pairs:
         key, equals, value = word.partition("=")
         if word.startswith("@"):
-            if not Path(word[1:]).expanduser().is_file():
+            path = home_path(word[1:])
+            if not path.is_file():
                 raise FrontError(f"-e {word}: there is no file {word[1:]!r}")
-            arguments += ["-e", f"@{Path(word[1:]).expanduser().resolve()}"]
+            arguments += ["-e", f"@{path.resolve()}"]
         elif equals and _VARIABLE.match(key):
             arguments += ["-e", json.dumps({key: value})]
         else:
@@ -71,9 +73,11 @@ def run_playbook(
     check: bool = False,
     variables: Sequence[str] = (),
     limit: str | None = None,
+    forecast: Forecast | None = None,
 ) -> Outcome:
     """Runs a playbook of the project to its end, showing it on the console.
 
+    `forecast` is that of a whole that this run is a part of, and that whoever has the whole keeps.
     FrontError for what can be told before Ansible starts. Ctrl-C ends Ansible and is an outcome, not an error.
     """
     path = project.playbook(playbook)
@@ -84,13 +88,11 @@ def run_playbook(
         arguments += ["--check", "--diff"]
     title = f"{path.stem} on {inventory}{' (check mode: nothing is changed)' if check else ''}"
     view = make_view(console, title)
-    state = RunState(view=view, shown_path=project.shown)
+    own = forecast_of(project.root, f"{path.stem}-{inventory}{'-check' if check else ''}")
+    state = RunState(view=view, shown_path=project.shown, forecast=forecast or own)
     stop, ticker = _Stop(state), _Ticker(state)
-    if limit:
-        # What a week does on the controller belongs to it, whichever hosts are meant.
-        limit = f"{limit},localhost"
     runner = _prepare(project, program, path, source, arguments, limit, state, stop, ticker)
-    console.print(f"{title}: starting Ansible", style="dim", highlight=False, markup=False)
+    console.print(f"{title}: starting Ansible{_outlook(state.forecast)}", style="dim", highlight=False, markup=False)
     with stop.signals():
         try:
             runner.run()
@@ -108,6 +110,8 @@ def run_playbook(
         artifacts=Path(runner.config.artifact_dir),
         interrupted=stop.signal is not None,
     )
+    if outcome.code == Exit.HEALTHY and forecast is None and not limit:
+        own.keep()
     show_outcome(
         console,
         state,
@@ -117,6 +121,12 @@ def run_playbook(
         log=project.shown(outcome.artifacts / "stdout"),
     )
     return outcome
+
+
+def _outlook(forecast: Forecast) -> str:
+    """What is expected, and by what it is judged."""
+    said, left = expected(forecast), forecast.left()
+    return f", {said} by {left.what}" if said and left else ""
 
 
 def _prepare(
@@ -180,13 +190,13 @@ def _prepare(
 def _forget_environment(path: Path) -> None:
     """Takes out of ansible-runner's record of the command what may be secret: environment and variables."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = from_json(path.read_text(encoding="utf-8"))
         command = list(record["command"])
         for index, word in enumerate(command[:-1]):
             if word == "-e" and not command[index + 1].startswith("@"):
                 command[index + 1] = "(variables left out)"
         path.write_text(json.dumps({"command": command, "cwd": record["cwd"]}), encoding="utf-8")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         path.unlink(missing_ok=True)
 
 

@@ -9,27 +9,35 @@ import time
 
 import httpx
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 URL = os.environ["GATEWAY_URL"]
 HEADERS = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
 
 
-def ask(path: str, model: str, **more: object) -> object:
-    """One chat, or the stream of one."""
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Say hello."}]
+
+
+def completion_tokens(path: str, model: str) -> int:
+    """How many tokens the answer of one chat has."""
     client = openai.OpenAI(base_url=URL + path, max_retries=2)
-    return client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Say hello."}], **more)
+    usage = client.chat.completions.create(model=model, messages=HELLO, max_tokens=16).usage
+    assert usage is not None
+    return usage.completion_tokens
 
 
 def arrivals(path: str, model: str) -> tuple[int, float]:
     """How many chunks a stream has, and which share of its time lies between the first and the last."""
+    client = openai.OpenAI(base_url=URL + path, max_retries=2)
     began = time.monotonic()
-    times = [time.monotonic() for chunk in ask(path, model, stream=True, max_tokens=200) if chunk.choices]
+    chunks = client.chat.completions.create(model=model, messages=HELLO, max_tokens=200, stream=True)
+    times = [time.monotonic() for chunk in chunks if chunk.choices]
     return len(times), (times[-1] - times[0]) / (times[-1] - began)
 
 
 found: dict[str, object] = {}
 for name, path, model in (("vllm", "/v1", "tiny-llama"), ("llama_cpp", "/llama/v1", "tiny-llama-gguf")):
-    found[f"{name} chat"] = ask(path, model, max_tokens=16).usage.completion_tokens
+    found[f"{name} chat"] = completion_tokens(path, model)
     found[f"{name} stream"] = arrivals(path, model)
 inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [2, 1], "data": ["same words", "same words"]}]
 answer = httpx.post(f"{URL}/triton/v2/models/text_embedder/infer", headers=HEADERS, json={"inputs": inputs}, timeout=60)

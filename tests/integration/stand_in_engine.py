@@ -1,9 +1,11 @@
-"""Stands in for the engines of a second GPU host: figures for Prometheus, and streams that say who made them.
+"""Stands in for the engines of a second GPU host and their gate: figures for Prometheus, and streams that say who made
+them, over TLS.
 
-python3 stand_in_engine.py ADDRESS PORT...
+python3 stand_in_engine.py CERTIFICATE ADDRESS PORT...
 """
 
 import json
+import ssl
 import sys
 import threading
 import time
@@ -42,5 +44,10 @@ class Engine(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-for port in sys.argv[2:]:
-    threading.Thread(target=ThreadingHTTPServer((sys.argv[1], int(port)), Engine).serve_forever).start()
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain(sys.argv[1])
+for port in sys.argv[3:]:
+    server = ThreadingHTTPServer((sys.argv[2], int(port)), Engine)
+    # The handshake is the business of a connection's own thread.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever).start()

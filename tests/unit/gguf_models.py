@@ -59,9 +59,11 @@ def tensors(shape: Llama, quantization: str) -> list[tuple[str, tuple[int, ...],
     return found
 
 
-def write_llama(path: Path, shape: Llama, quantization: str = "Q4_K_M", tokens: int = 16) -> Path:
+def write_llama(
+    path: Path, shape: Llama, quantization: str = "Q4_K_M", tokens: int = 16, architecture: str = "llama"
+) -> Path:
     """Writes the header of such a model; the file ends where the data would begin."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.trained_context)
     writer.add_embedding_length(shape.hidden)

@@ -18,8 +18,18 @@ import benchmark_measure as module
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.ai_idp import benchmark_measure as engine
+from ansible.module_utils.ai_idp.model_manifest import MANIFEST_NAME
 from ansible.module_utils.testing import patch_module_args
-from benchmark import PROFILES, TOOLS, benchmark_packages, benchmark_plan, benchmark_plan_text, benchmark_rounds
+from benchmark import (
+    PROFILES,
+    TOOLS,
+    benchmark_asked,
+    benchmark_packages,
+    benchmark_plan,
+    benchmark_plan_text,
+    benchmark_problems,
+    benchmark_rounds,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = tempfile.TemporaryDirectory
@@ -142,6 +152,48 @@ def test_rounds_add_to_what_is_started_and_warm_up_once(lab: Lab) -> None:
     assert lab.run(runs=5, rounds=3, round=1)["kept"] is True
     # What was done at one go does not tell how the machine changes; what was done in rounds answers both.
     assert lab.run(runs=5)["kept"] is True
+
+
+def look(lab: Lab, *items: dict[str, Any], check: bool = False, **more: Any) -> dict[str, Any]:
+    """Ask for several measurements at once; each is the usual one with other settings."""
+    usual = lab.arguments()
+    common = {name: usual.pop(name) for name in ("results_dir", "host", "environment", "hardware_profile")}
+    given = {**common, "measurements": [{**usual, **item} for item in items], **more}
+    with patch_module_args({**given, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+        module.main()
+    answer: dict[str, Any] = json.loads(lab.capsys.readouterr().out)
+    return answer
+
+
+def test_several_are_looked_at_in_one_call_and_none_is_measured(lab: Lab) -> None:
+    finished = lab.run()["measurement"]
+    calls = lab.count
+    items = [
+        {},
+        {"id": "another"},
+        {"id": "on-gpu", "requires_gpu": True},
+        {"id": "gone", "parameters": {"command": ["/no/such/program"], "model_path": "x"}},
+    ]
+    answer = look(lab, *items)
+    assert (answer["pending"], answer["changed"]) == (["another"], False)
+    assert answer["measurements"][0] == finished
+    assert [each["status"] for each in answer["measurements"]] == ["ok", "planned", "skipped", "skipped"]
+    assert answer["measurements"][2]["reason"] == "this host has no GPU that answers"
+    # In check mode the program may be one that is still to be installed.
+    checked = look(lab, *items, check=True)
+    assert (checked["pending"], checked["changed"]) == (["another", "gone"], True)
+    assert look(lab, {}, again=True)["pending"] == ["llama-bench-cpu"]
+    assert look(lab, {}, rounds=2)["pending"] == ["llama-bench-cpu"]
+    assert lab.count == calls
+
+
+def test_what_is_started_is_pending_and_keys_are_not_told(lab: Lab) -> None:
+    lab.run(rounds=2, round=1)
+    answer = look(lab, {"secrets": {"OPENAI_API_KEY": "s3cret-key"}}, rounds=2)
+    assert answer["pending"] == ["llama-bench-cpu"]
+    assert "s3cret-key" not in json.dumps(answer)
+    assert "interval needs at least 2" in look(lab, {"runs": 1})["msg"]
+    assert not look(lab)["pending"]
 
 
 def test_runs_of_one_moment_do_not_answer_for_rounds(lab: Lab) -> None:
@@ -454,6 +506,45 @@ def test_an_endpoint_that_is_down_fails_before_load_is_sent(lab: Lab) -> None:
     assert lab.count == 0
 
 
+def test_what_is_out_of_sight_keeps_its_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Week 1 runs before the weeks that repair an engine or a model; its findings would change there and back."""
+    url, down = "http://127.0.0.1:9", engine.probe_endpoint
+    options: dict[str, Any] = {"parameters": {**lab.arguments()["parameters"], "url": url}}
+    entry = {"path": lab.model.name, "size_bytes": lab.model.stat().st_size, "mtime_ns": lab.model.stat().st_mtime_ns}
+    (lab.folder / MANIFEST_NAME).write_text(json.dumps({"files": [entry]}))
+    monkeypatch.setattr(engine, "probe_endpoint", lambda *_: "triton 2.60.0")
+    first = lab.run(**options)["measurement"]
+    assert first["status"] == "ok"
+
+    def kept(**more: Any) -> tuple[str, list[str]]:
+        answers = [lab.run(check=check, **{**options, **more})["measurement"] for check in (True, False)]
+        return answers[1]["status"], [answer["measured_at"] for answer in answers]
+
+    same = ("ok", [first["measured_at"]] * 2)
+    monkeypatch.setattr(engine, "probe_endpoint", down)
+    assert kept() == same
+    assert kept(parameters={**options["parameters"], "gpu_layers": 1})[0] == "failed"
+    assert kept(again=True)[0] == "failed"
+    assert kept(runs=3)[0] == "failed"
+    assert kept(hardware_profile={**PROFILE, "fingerprint": "0" * 16})[0] == "failed"
+    assert kept(build="another")[0] == "failed"
+    monkeypatch.setattr(engine, "probe_endpoint", lambda *_: "triton 2.60.0")
+    lab.model.write_bytes(b"GGUF and other weights")
+    assert kept() == same
+    lab.model.unlink()
+    assert kept() == same
+    lab.program.unlink()
+    assert kept() == same
+
+
+def test_a_damaged_model_is_not_measured(lab: Lab) -> None:
+    entry = {"path": lab.model.name, "size_bytes": 1, "mtime_ns": lab.model.stat().st_mtime_ns}
+    (lab.folder / MANIFEST_NAME).write_text(json.dumps({"files": [entry]}))
+    answer = lab.run()["measurement"]
+    assert (answer["status"], lab.count) == ("skipped", 0)
+    assert answer["reason"] == f"{lab.model} is not as it was downloaded: week 2 makes it anew"
+
+
 def test_keys_are_in_the_environment_alone(lab: Lab) -> None:
     lab.write("print('key', os.environ['OPENAI_API_KEY'], 'is wrong', file=sys.stderr); sys.exit(1)")
     answer = lab.run(secrets={"OPENAI_API_KEY": "s3cret-key"})
@@ -729,6 +820,27 @@ def test_both_profiles_ask_the_same() -> None:
 
 def test_the_plan_knows_the_tools_of_the_module() -> None:
     assert sorted(TOOLS) == sorted(engine.TOOLS)
+
+
+def test_the_module_is_asked_with_keys_and_without_names() -> None:
+    own = {"id": "mine", "tool": "apache_bench", "key": "engine", "parameters": {"url": "http://x"}}
+    plan = benchmark_plan(given(measurements=[own, {"id": "far", "tool": "iperf3", "peer": "xps15"}]))
+    first, second = benchmark_asked(plan, {"engine": "s3cret"})
+    assert first["secrets"] == {"OPENAI_API_KEY": "s3cret"}
+    assert {"key", "peer", "label"}.isdisjoint({*first, *second})
+    assert "secrets" not in second
+
+
+def test_settings_that_make_no_sense_are_named_all_at_once() -> None:
+    assert benchmark_problems(2, 0, 1, [{"name": "a"}], ["a"]) == []
+    said = " ".join(benchmark_problems(1, -1, 0, [{"name": "b"}], ["a"]))
+    for words in (
+        "benchmark_runs is 1",
+        "benchmark_warmup_runs is -1",
+        "benchmark_timeout is 0",
+        "benchmark_peers names b",
+    ):
+        assert words in said
 
 
 def test_measurements_of_ones_own_replace_or_join() -> None:

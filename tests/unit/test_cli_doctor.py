@@ -38,12 +38,7 @@ class Behaviour:
     stream_ends: bool = True
     asks_for_key: bool = True
     metrics: str = METRICS
-    triton: list[dict[str, Any]] = field(
-        default_factory=lambda: [
-            {"name": "embedder", "version": "1", "state": "READY"},
-            {"name": "never-loaded"},
-        ]
-    )
+    triton: dict[str, Any] = field(default_factory=lambda: {"embedder": {"name": "embedder", "versions": ["1"]}})
     delay_s: float = 0.0
 
 
@@ -78,14 +73,15 @@ class Platform(BaseHTTPRequestHandler):
             self.reply(200, self.behaviour.metrics, "text/plain")
         elif self.path == "/replayed":
             self.reply(200, REPLAYED, "text/plain")
+        elif (name := self.path.removeprefix("/v2/models/")) in self.behaviour.triton:
+            self.reply(200, json.dumps(self.behaviour.triton[name]))
+        elif self.path.startswith("/v2/models/"):
+            self.reply(400, json.dumps({"error": f"Request for unknown model: '{name}' is not found"}))
         else:
             self.reply(404, "not here")
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v2/repository/index":
-            self.reply(200, json.dumps(self.behaviour.triton))
-            return
         if not self.admitted():
             return
         time.sleep(self.behaviour.delay_s)
@@ -144,7 +140,14 @@ def checkout(tmp_path: Path, port: int, ssh_port: int, monkeypatch: pytest.Monke
                 "metrics_path": "/metrics",
                 "replay": False,
             },
-            {**common, "name": "triton", "kind": "triton", "health_path": None, "metrics_url": f"{url}/metrics"},
+            {
+                **common,
+                "name": "triton",
+                "kind": "triton",
+                "models": ["embedder"],
+                "health_path": None,
+                "metrics_url": f"{url}/metrics",
+            },
             {**common, "name": "dcgm", "kind": "metrics", "metrics_path": "/replayed", "replay": True},
         ],
     )
@@ -191,7 +194,6 @@ def test_all_is_well(checkout: Path) -> None:
     assert found["vllm: metrics", server] == ("ok", "2 samples")
     assert found["triton: ready", server][0] == "ok"
     assert found["triton: model embedder", server] == ("ok", "ready, version 1")
-    assert ("triton: model never-loaded", server) not in found
     assert found["dcgm: metrics", server] == ("ok", "1 samples (replay)")
 
 
@@ -218,8 +220,8 @@ def test_the_table_says_it_in_words(checkout: Path, behaviour: Behaviour) -> Non
         ({"stream_ends": False}, "vllm: stream", "broke off after 5 chunks"),
         ({"asks_for_key": False}, "vllm: wrong key", "a wrong key is let in"),
         ({"metrics": "# TYPE up gauge\n"}, "vllm: metrics", "holds no samples"),
-        ({"triton": [{"name": "m", "state": "UNAVAILABLE", "reason": "broken"}]}, "triton: model m", "broken"),
-        ({"triton": []}, "triton: models", "no model is loaded"),
+        ({"triton": {}}, "triton: model embedder", "'embedder' is not found"),
+        ({"triton": {"embedder": []}}, "triton: model embedder", "JSON of another shape"),
     ],
 )
 def test_what_is_ill_fails(

@@ -80,6 +80,16 @@ def test_a_long_task_says_that_it_runs() -> None:
     assert script.text.endswith("00:33 changed     one  role : A task  (33 s)\n")
 
 
+def test_waiting_for_the_background_is_no_second_try() -> None:
+    script = Script()
+    script.event("runner_on_start", host="one")
+    retry = {"attempts": 1, "retries": 1200}
+    script.event("runner_retry", host="one", res=retry, task_action="ansible.builtin.async_status")
+    script.now = 33.0
+    script.state.tick()
+    assert "00:33 running     one  role : A task\n" in script.text
+
+
 def test_a_result_hidden_by_no_log_still_counts_as_changed() -> None:
     script = Script()
     script.event("runner_on_start", host="one")

@@ -13,7 +13,7 @@ from ai_idp.cli import app
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_never-shown"
-PARTS = ("ansible.cfg", "playbooks", "library", "module_utils", "roles", "filter_plugins")
+PARTS = ("ansible.cfg", "playbooks", "library", "module_utils", "roles", "filter_plugins", "action_plugins")
 
 
 @pytest.fixture

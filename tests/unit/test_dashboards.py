@@ -1,6 +1,5 @@
 """The dashboards: what is committed is what the description makes, Grafana's schema knows it, and nothing is broken."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import yaml
 from dashboards import BOARDS
 from dashboards.parts import DATASOURCE_UID, TAG, Board
 from dashboards.queries import BUILT_IN, LABEL_VALUES, VARIABLE, Server, asked_by, resolve, substitute
+from grafana import dashboard_errors
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
@@ -20,18 +20,6 @@ from grafana_foundation_sdk.models.prometheus import Dataquery
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "grafana"
 NAMES = [board.name for board in BOARDS]
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
-
-
-def load_filter() -> Any:
-    spec = importlib.util.spec_from_file_location("grafana_dashboards", ROLE / "filter_plugins/grafana_dashboards.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-dashboard_errors = load_filter().FilterModule().filters()["dashboard_errors"]
 
 
 def committed(board: Board) -> str:

@@ -80,6 +80,15 @@ def test_the_exporter_is_told_to_read_what_the_recording_has(recording: object) 
         assert f"# TYPE {name} {kind}\n" in text
 
 
+def test_a_list_that_the_exporter_refuses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    role = Path(__file__).parents[2] / "roles" / "inference_stack"
+    dcgm_replay.check_collectors((role / "files" / "dcgm_counters.csv").read_text())
+    wrong = tmp_path / "counters.csv"
+    wrong.write_text("# Field, type, help.\nDCGM_FI_DEV_GPU_TEMP\n")
+    assert dcgm_replay.main(["-f", str(wrong), "--recording", str(IMAGE / "recording.prom")]) == 1
+    assert "counters.csv: line 2: 1 columns, expected field, type and help" in capsys.readouterr().err
+
+
 def test_what_alerts_and_dashboards_ask_is_read(recording: object) -> None:
     root = Path(__file__).parents[2]
     places = ("roles/prometheus/templates", "roles/status_page/files", "roles/grafana/files", "tools/dashboards")

@@ -160,15 +160,60 @@ def test_what_runs_is_read_from_its_units() -> None:
     assert edge.edge_running("", "") == {}
 
 
-def test_listeners_of_a_port_are_told() -> None:
-    lines = [
-        "LISTEN 0 1    10.66.0.2:50052 0.0.0.0:*",
-        "LISTEN 0 4096 0.0.0.0%eth0:8090 0.0.0.0:*",
-        "LISTEN 0 4096 [::]:8090 [::]:*",
-        "LISTEN 0 128 127.0.0.1:150052 0.0.0.0:*",
+SERVED: dict[str, Any] = {
+    "user": "edge-inference",
+    "rpc_user": "edge-rpc",
+    "listen_address": "10.0.0.3",
+    "port": 8090,
+    "rpc_port": 50052,
+    "client_networks": ["10.0.0.0/24", "fd00::/64", "10.0.0.9"],
+    "api_key": "0123456789abcdef",
+    "model_file": "/srv/models/m@1/m.gguf",
+    "model_name": "org/model:q4",
+    **edge.LEAST,
+}
+
+
+def test_settings_that_work_have_no_error() -> None:
+    assert edge.edge_errors(SERVED, ["10.0.0.3"]) == []
+    assert edge.edge_errors({**SERVED, "listen_address": "127.0.0.1"}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"user": "root"}, "edge_inference_user is 'root'"),
+        ({"rpc_user": "A b"}, "edge_inference_rpc_user is 'A b'"),
+        ({"rpc_user": "edge-inference"}, "edge_inference_user and edge_inference_rpc_user are both"),
+        ({"listen_address": "0.0.0.0"}, "edge_inference_listen_address is '0.0.0.0'; name one"),
+        ({"listen_address": "10.0.0.4"}, "which this host does not have (it has 10.0.0.3)"),
+        ({"port": 80}, "edge_inference_port is 80"),
+        ({"client_networks": ["lan"]}, "edge_inference_client_networks has 'lan'"),
+        ({"api_key": ""}, "edge_inference_api_key is empty"),
+        ({"api_key": "tooshort"}, "edge_inference_api_key is too short"),
+        ({"model_file": "m.gguf"}, "edge_inference_model_file is 'm.gguf'"),
+        ({"model_name": "-x"}, "edge_inference_model_name is '-x'"),
+        ({"start_timeout": 0}, "edge_inference_start_timeout is 0; set 1 or more"),
+    ],
+)
+def test_each_wrong_setting_is_told_once_and_no_key(wrong: dict[str, Any], said: str) -> None:
+    (error,) = edge.edge_errors({**SERVED, **wrong}, ["10.0.0.3"])
+    assert said in error
+    assert "tooshort" not in error
+
+
+def test_a_model_that_can_not_be_read_is_told() -> None:
+    assert edge.edge_model_errors({"size": 1, "mtime": 1, "everybody_reads": True}, "/m.gguf") == []
+    assert "no such file" in edge.edge_model_errors(None, "/m.gguf")[0]
+    assert "chmod o+r" in edge.edge_model_errors({"size": 1, "mtime": 1, "everybody_reads": False}, "/m.gguf")[0]
+
+
+def test_memory_that_is_kept_is_taken_off_where_gpu_and_host_share_it() -> None:
+    gpus = [
+        {"index": 0, "memory_is_shared": True, "other_processes_bytes": 5},
+        {"index": 1, "memory_is_shared": False, "other_processes_bytes": 5},
     ]
-    assert edge.edge_listeners(lines, 50052) == ["10.66.0.2"]
-    assert edge.edge_listeners(lines, 8090) == ["0.0.0.0", "::"]
+    assert [gpu["other_processes_bytes"] for gpu in edge.edge_fit_gpus(gpus, GIB)] == [5 + GIB, 5]
 
 
 def test_the_guard_finds_the_socket_and_has_it_probe_its_peers() -> None:

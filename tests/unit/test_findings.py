@@ -347,6 +347,17 @@ def test_memory_bandwidth_of_a_machine_that_was_not_at_rest_limits_nothing(flag:
     assert row(made(measured, derived=[derived(fit(CARD_16))]), "llama-3.3-70b-hybrid")["limit"] == sheet
 
 
+def test_what_was_derived_for_a_host_outside_of_the_run_is_kept() -> None:
+    first = made(derived=[derived(fit(CARD_16))])
+    away = [{**host, "hardware_fingerprint": None} for host in HOSTS]
+    kept = row(made(hosts=away, previous=first), "llama-3.3-70b-hybrid")
+    assert kept == row(first, "llama-3.3-70b-hybrid")
+    assert kept["verdict"] == "impossible"
+    # A host whose hardware was read, and another environment, have verdicts of their own.
+    for given in ({"previous": first}, {"hosts": away, "previous": first, "environment": "lab"}):
+        assert row(made(**given), "llama-3.3-70b-hybrid")["reason"].startswith("nothing was derived")
+
+
 def test_what_was_not_derived_says_why() -> None:
     assert row(made(), "llama-3.3-70b-hybrid")["reason"] == (
         "nothing was derived for schlimers-server: model_fit was not asked about this claim"

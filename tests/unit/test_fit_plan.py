@@ -143,7 +143,7 @@ def test_a_number_of_cards_that_can_not_be_had_is_refused(
 
 def test_without_a_gpu_the_kv_space_is_the_limit() -> None:
     row = plan(vllm(device="cpu", cpu_kv_cache_bytes=2 << 30), gpus=())["services"][0]
-    assert row["context_length"] == 16_384
+    assert row["context_length"] == 16_128
     assert row["reasons"]["context_length"] == "the most that fits the KV cache of 2.1 GB"
     assert (row["tensor_parallel_size"], row["reasons"]["tensor_parallel_size"]) == (1, "no GPU")
 

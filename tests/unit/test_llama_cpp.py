@@ -26,6 +26,7 @@ from ansible.module_utils.ai_idp.llama_cpp import (
 from ansible.module_utils.ai_idp.llama_cpp_build import Builder, BuildError, Unit
 from ansible.module_utils.ai_idp.programs import Answer
 from ansible.module_utils.testing import patch_module_args
+from llama_cpp import llama_cpp_problems
 
 ARCHIVE = Settings(
     build=12001,
@@ -382,14 +383,47 @@ def test_the_release_before_is_kept_and_older_ones_are_removed(host: Host) -> No
     for settings in (first, second, third):
         host.install(settings)
         Path(host.builder(settings).log_path).write_text("[1/1] a\n", encoding="utf-8")
+        assert host.builder(settings).verify()
+        assert not host.builder(settings).verify()
     assert names(host.folder / "releases") == {second.name, third.name}
-    assert link(host.folder / "previous") == f"releases/{second.name}"
+    assert names(host.folder / "logs") == {f"{second.name}.log", f"{third.name}.log"}
     assert host.builder(first).plan().action == "build"
     assert host.builder(second).plan().action == "switch"
-    host.builder(second).switch()
+    host.builder(second).make_current(second.name)
     assert link(host.folder / "current") == f"releases/{second.name}"
-    assert link(host.folder / "previous") == f"releases/{third.name}"
     assert host.builder(second).plan().action == "none"
+    assert host.builder(second).verify()
+    assert host.builder(second).healthy == [third.name, second.name]
+
+
+def test_a_release_that_proves_to_be_none_is_undone(host: Host) -> None:
+    first, second = (replace(ARCHIVE, build=build) for build in (12001, 12002))
+    host.install(first)
+    host.builder(first).verify()
+    host.install(second)
+    (host.folder / "current" / "bin" / "llama-server").unlink()
+    with pytest.raises(BuildError, match=f"missing in it. It was undone: {first.name} is current"):
+        host.builder(second).verify()
+    assert link(host.folder / "current") == f"releases/{first.name}"
+    assert names(host.folder / "releases") == {first.name}
+    # A healthy one that somebody has damaged is built anew.
+    (host.folder / "current" / "bin" / "llama-server").unlink()
+    with pytest.raises(BuildError, match="Run this again"):
+        host.builder(first).verify()
+    assert link(host.folder / "current") == f"releases/{first.name}"
+
+
+def test_what_a_former_version_kept_is_healthy(host: Host) -> None:
+    first, second = (replace(ARCHIVE, build=build) for build in (12001, 12002))
+    for settings in (first, second):
+        host.install(settings)
+        host.builder(settings).verify()
+    (host.folder / "healthy.json").unlink()
+    (host.folder / "previous").symlink_to(f"releases/{first.name}")
+    assert host.builder(second).healthy == [first.name, second.name]
+    assert host.builder(second).verify()
+    assert names(host.folder / "releases") == {first.name, second.name}
+    assert not (host.folder / "previous").is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -544,7 +578,7 @@ def test_all_that_was_made_is_removed_and_nothing_else(host: Host, capsys: pytes
     host.install(ARCHIVE)
     (host.folder / "notes").touch()
     assert call(capsys, host, "remove", check=True)["changed"]
-    assert names(host.folder) >= {"current", "previous", "releases"}
+    assert names(host.folder) >= {"current", "healthy.json", "releases"}
     assert call(capsys, host, "remove")["changed"]
     assert names(host.folder) == {"notes"}
     assert not call(capsys, host, "remove")["changed"]
@@ -570,3 +604,13 @@ def test_a_build_under_way_is_ended_when_all_is_removed(host: Host, capsys: pyte
 def test_state_of_the_unit_is_what_systemd_says(told: str, unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "run", lambda *_: Answer(0, f"{told}Description=Build of llama.cpp b1\n"))
     assert builds.unit_now() == unit
+
+
+@pytest.mark.parametrize("path", ["", "/var/cache/ccache"])
+def test_a_compiler_cache_may_be_left_out_or_lie_anywhere(path: str) -> None:
+    assert llama_cpp_problems(path) == []
+
+
+@pytest.mark.parametrize("path", ["cache", "/var/cache/a b", "$HOME/cache"])
+def test_a_compiler_cache_elsewhere_is_named(path: str) -> None:
+    assert f"llama_cpp_compiler_cache: '{path}'" in llama_cpp_problems(path)[0]

@@ -254,6 +254,63 @@ def test_module_end_to_end(hub: Hub, tmp_path: Path) -> None:
     assert gone["removed"] == ["model.gguf"]
 
 
+def test_several_models_are_compared_in_one_call(hub: Hub, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    source = {"type": "huggingface", "repository": REPOSITORY, "files": ["model.gguf"]}
+    models = [{"name": name, "source": source} for name in ("one", "two")]
+    arguments = {"dest": str(store), "endpoint": hub.url, "models": models}
+    planned = run_module(arguments, check_mode=True)
+    assert (planned["changed"], planned["folder_pending"]) == (True, True)
+    assert [(model["name"], model["pending"]) for model in planned["models"]] == [("one", True), ("two", True)]
+    assert not store.exists()
+    run_module({"name": "one", "dest": str(store / "one"), "endpoint": hub.url, "source": source})
+    planned = run_module(arguments, check_mode=True)
+    assert (planned["changed"], planned["folder_pending"]) == (True, False)
+    assert [model["pending"] for model in planned["models"]] == [False, True]
+    assert run_module(arguments)["changed"]
+    asked = len(hub.seen)
+    again = run_module(arguments, check_mode=True)
+    assert not again["changed"]
+    assert len(hub.seen) == asked
+    (store / "two" / "model.gguf").unlink()
+    store.chmod(0o700)
+    planned = run_module(arguments, check_mode=True)
+    assert [model["pending"] for model in planned["models"]] == [False, True]
+    assert planned["folder_pending"]
+
+
+def test_all_that_is_wrong_with_several_models_is_told_at_once(hub: Hub, tmp_path: Path) -> None:
+    source = {"type": "huggingface", "repository": REPOSITORY, "files": ["model.gguf"]}
+    wrong = [{"name": "one", "source": source, "sha256": "0" * 64}, {"name": "two", "source": source, "sha256": "abc"}]
+    arguments = {"dest": str(tmp_path), "endpoint": hub.url, "models": wrong}
+    answer = run_module(arguments, check_mode=True)
+    assert answer["failed"]
+    assert "model one: model.gguf has another hash" in answer["msg"]
+    assert "model two: sha256 is 'abc'" in answer["msg"]
+
+
+@pytest.mark.parametrize(("keep", "refused"), [(0, False), (3, False), (4, True), (9, True)])
+def test_each_model_may_have_room_but_not_both(keep: int, refused: bool) -> None:
+    results = [{"name": name, "needed_bytes": needed, "free_bytes": 10} for name, needed in (("one", 5), ("two", 2))]
+    problem = module_under_test.room_problem({"keep_free_bytes": keep, "dest": "/models"}, results)
+    assert ("model_store_keep_free_bytes keeps" in problem) is refused
+    assert ("one, two need" in problem) is refused
+
+
+def test_sources_that_do_not_answer_are_an_error_where_they_must(tmp_path: Path) -> None:
+    source = {"type": "huggingface", "repository": REPOSITORY}
+    arguments = {
+        **{"dest": str(tmp_path), "endpoint": "http://127.0.0.1:9", "retries": 0},
+        "models": [{"name": "one", "source": source}],
+    }
+    answer = run_module(arguments, check_mode=True)
+    assert not answer.get("failed")
+    assert answer["models"][0]["pending"]
+    answer = run_module({**arguments, "must_answer": True}, check_mode=True)
+    assert answer["failed"]
+    assert "127.0.0.1:9" in answer["msg"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

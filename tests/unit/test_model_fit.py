@@ -295,10 +295,10 @@ def test_services_that_fit_alone_but_not_together_give_one_problem() -> None:
     assert answer["gpus"][0]["fits"] is False
     [problem] = answer["problems"]
     assert "do not fit together" in problem
-    assert "set inference_stack_vllm_gpu_memory_utilization to at most 0.69" in problem
-    together = 0.69 * 15_850 * MIB + 2 * 527 * MIB + 4 * 10**9
+    assert "set inference_stack_vllm_gpu_memory_utilization to at most 0.67" in problem
+    together = 0.67 * 15_850 * MIB + (2 * 527 + 237) * MIB + 4 * 10**9
     assert together <= 15_850 * MIB < together + 0.01 * 15_850 * MIB
-    assert decide(vllm(gpu_memory_utilization=0.69), triton(memory_bytes=4 * 10**9))["fits"]
+    assert decide(vllm(gpu_memory_utilization=0.67), triton(memory_bytes=4 * 10**9))["fits"]
 
 
 def test_two_vllm_over_the_budget_are_refused() -> None:
@@ -309,7 +309,7 @@ def test_two_vllm_over_the_budget_are_refused() -> None:
 
 def test_llama_cpp_beside_vllm_has_what_is_left() -> None:
     service = decide(vllm(gpu_memory_utilization=0.5), llama())["services"][1]
-    assert service["available_bytes"] == 15_850 * MIB - 15_850 * MIB // 2 - 527 * MIB
+    assert service["available_bytes"] == 15_850 * MIB - 15_850 * MIB // 2 - (527 + 237) * MIB
     assert service["verdict"] == "fits"
     assert decide(vllm(), llama())["services"][1]["limited_by"] == "other_services"
     assert decide(vllm(), llama(gpu_index=1), gpus=[RTX_5070_TI, {**RTX_5070_TI, "index": 1}])["fits"]
@@ -325,16 +325,27 @@ def test_cpu_services_share_the_host() -> None:
 
 
 def test_vllm_on_the_cpu_needs_one_sequence_in_its_kv_space() -> None:
-    small = vllm(device="cpu", cpu_kv_cache_bytes=2**30, variables={"cpu_kv_cache_bytes": "kv_space"})
+    """One block of 16 tokens is never given out."""
+    small = vllm(
+        device="cpu", cpu_kv_cache_bytes=2**30, context_length=8176, variables={"cpu_kv_cache_bytes": "kv_space"}
+    )
     assert decide(small, gpus=[])["services"][0]["max_sequences"] == 1
-    [problem] = decide({**small, "context_length": 8193}, gpus=[])["problems"]
+    [problem] = decide({**small, "context_length": 8177}, gpus=[])["problems"]
     assert "kv_space gives 1.1 GB" in problem
-    assert "at most 8,192" in problem
+    assert "at most 7,936" in problem
 
 
 def test_a_container_limit_counts() -> None:
     [problem] = decide(llama(device="cpu", memory_limit_bytes=4 * 2**30), gpus=[])["problems"]
     assert "memory_limit_bytes of service llama" in problem
+
+
+def test_a_container_limit_counts_beside_a_gpu() -> None:
+    given = llama(memory_bytes=8 * 2**30, variables={"memory_limit_bytes": "the_limit"})
+    assert decide({**given, "memory_limit_bytes": 64 * 2**30})["problems"] == []
+    [problem] = decide({**given, "memory_limit_bytes": 4 * 2**30})["problems"]
+    assert "GB of main memory beside" in problem
+    assert "the_limit gives 4.3 GB: raise it to " in problem
 
 
 def test_shared_memory_counts_both_sides() -> None:

@@ -56,6 +56,10 @@ def test_gated_model_with_token_or_from_a_mirror() -> None:
     assert problems({**ENTRY, "gated": True}, endpoint="http://10.77.0.5:8080") == ""
 
 
+def test_a_model_that_is_not_gated_may_be_said_so_in_text() -> None:
+    assert problems({**ENTRY, "gated": "no"}) == ""
+
+
 def test_duplicate_names() -> None:
     assert "tiny is listed 2 times" in problems(ENTRY, ENTRY)
 
@@ -69,6 +73,27 @@ def test_lock_goes_round() -> None:
     assert second["lock"] == RESULT["files"]
     assert second["lock_revision"] == "c" * 40
     assert filters.model_store_merge(lock, [filters.model_store_locked([second], [RESULT])]) == lock["models"]
+
+
+def test_a_lock_that_says_all_already_is_left_alone() -> None:
+    (item,) = filters.model_store_wanted([ENTRY], ["tiny"], None)
+    found = filters.model_store_locked([item], [RESULT])
+    lock = {"models": filters.model_store_merge({"models": {"gone": found["tiny"]}}, [found])}
+    assert filters.model_store_is_locked(lock, found)
+    assert filters.model_store_is_locked(lock, {})
+    assert not filters.model_store_is_locked({}, found)
+    assert not filters.model_store_is_locked(lock, {**found, "new": found["tiny"]})
+
+
+def test_the_module_is_given_what_it_knows() -> None:
+    (item,) = filters.model_store_wanted([ENTRY], ["tiny"], None)
+    assert filters.model_store_arguments([item]) == [{"name": "tiny", "source": item["source"]}]
+
+
+def test_credentials_are_as_mount_reads_them() -> None:
+    assert filters.model_store_credentials({"username": "a"}) == "username=a\npassword=\n"
+    given = {"username": "a", "password": "b", "domain": "c"}
+    assert filters.model_store_credentials(given) == "username=a\npassword=b\ndomain=c\n"
 
 
 def test_lock_of_another_source_is_not_enforced() -> None:

@@ -13,8 +13,11 @@ import nginx_gateway as gateway
 import pytest
 import yaml
 
-ROLE = Path(__file__).resolve().parents[2] / "roles" / "nginx_gateway"
-ENGINES: dict[str, Any] = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__nginx_gateway_engines"]
+ROOT = Path(__file__).resolve().parents[2]
+ROLE = ROOT / "roles" / "nginx_gateway"
+TABLE = yaml.safe_load((ROOT / "playbooks/group_vars/all/engines.yml").read_text())["ai_idp_engines"]
+# What is let through to each engine that the gateway has.
+ENGINES: dict[str, Any] = {row["name"]: row["paths"] for row in TABLE if "route" in row}
 KEY = "0123456789abcdef0123"
 SERVER = {"address": "10.0.0.1", "port": 8000}
 DEFAULTS = {"requests_per_second": 10, "burst": 20, "connections": 32}
@@ -33,7 +36,7 @@ metrics = script()
 
 
 def route(**more: Any) -> dict[str, Any]:
-    return {"name": "vllm", "path": "/", "engine": "vllm", "upstreams": [SERVER], **more}
+    return {"name": "vllm", "path": "/", "allowed": ENGINES["vllm"], "upstreams": [SERVER], **more}
 
 
 def client(**more: Any) -> dict[str, Any]:
@@ -46,15 +49,15 @@ def problems(
     files: list[dict[str, Any]] | None = None,
     users: list[dict[str, Any]] | None = None,
 ) -> list[str]:
-    return gateway.gateway_problems(routes or [], clients or [], files or [], users or [], ENGINES)
+    return gateway.gateway_problems(routes or [], clients or [], files or [], users or [])
 
 
 def test_a_route_without_a_server_does_not_appear() -> None:
-    assert gateway.gateway_routes([route(upstreams=[]), route(name="b", upstreams=None)], ENGINES, 20) == []
+    assert gateway.gateway_routes([route(upstreams=[]), route(name="b", upstreams=None)], 20) == []
 
 
 def test_an_engine_s_paths_lie_below_the_route_s() -> None:
-    (entry,) = gateway.gateway_routes([route(path="/llama/", engine="llama_cpp")], ENGINES, 20)
+    (entry,) = gateway.gateway_routes([route(path="/llama/", allowed=ENGINES["llama_cpp"])], 20)
     found = {location["match"]: location for location in entry["locations"]}
     chat = found["= /llama/v1/chat/completions"]
     assert (chat["methods"], chat["target"], chat["rewrite"]) == (["POST"], "/v1/chat/completions", "")
@@ -63,7 +66,7 @@ def test_an_engine_s_paths_lie_below_the_route_s() -> None:
 
 
 def test_a_star_is_one_part_of_a_path_and_can_hold_nothing_strange() -> None:
-    (entry,) = gateway.gateway_routes([route(path="/triton/", engine="triton")], ENGINES, 20)
+    (entry,) = gateway.gateway_routes([route(path="/triton/", allowed=ENGINES["triton"])], 20)
     patterns = [location["rewrite"] for location in entry["locations"] if location["rewrite"]]
 
     def upstream_path(path: str) -> list[str]:
@@ -81,13 +84,14 @@ def test_a_star_is_one_part_of_a_path_and_can_hold_nothing_strange() -> None:
     "path",
     [
         *("/pause", "/v1/score", "/v1/load_lora_adapter", "/invocations", "/reset_prefix_cache", "/metrics", "/sleep"),
+        *("/v2/models/a/stats", "/v2/models/a/versions/1/stats", "/v2/models/a/trace/setting"),
         *("/v2/repository/index", "/v2/repository/models/a/load", "/v2/systemsharedmemory/status", "/v2/logging"),
         *("/slots", "/props", "/lora-adapters", "/v1/../pause"),
     ],
 )
 def test_no_engine_s_operator_paths_are_let_through(path: str) -> None:
     for engine in ENGINES:
-        (entry,) = gateway.gateway_routes([route(engine=engine)], ENGINES, 20)
+        (entry,) = gateway.gateway_routes([route(allowed=ENGINES[engine])], 20)
         for location in entry["locations"]:
             assert location["match"] != f"= {path}"
             assert not location["rewrite"] or not re.search(location["rewrite"], path)
@@ -95,10 +99,16 @@ def test_no_engine_s_operator_paths_are_let_through(path: str) -> None:
 
 def test_a_user_interface_has_one_location_and_its_own_sign_in() -> None:
     (entry,) = gateway.gateway_routes(
-        [route(name="ui", path="/ui/", type="ui", upstreams=[{"address": "fd00::1", "port": 80}])], ENGINES, 20
+        [route(name="ui", path="/ui/", type="ui", upstreams=[{"address": "fd00::1", "port": 80}])], 20
     )
     assert "locations" not in entry
     assert (entry["auth"], entry["strip"], entry["servers"]) == ("none", False, ["[fd00::1]:80"])
+
+
+@pytest.mark.parametrize(("said", "strips"), [(True, True), ("yes", True), (False, False), ("no", False)])
+def test_a_path_is_stripped_when_it_is_said_so_in_text_too(said: bool | str, strips: bool) -> None:
+    (entry,) = gateway.gateway_routes([route(name="ui", path="/ui/", type="ui", strip_path=said)], 20)
+    assert entry["strip"] is strips
 
 
 def test_clients_with_the_same_limits_share_a_zone_and_revoked_ones_have_none() -> None:
@@ -130,10 +140,10 @@ def test_good_settings_have_no_problem() -> None:
         problems(
             [
                 route(upstream_key=KEY),
-                route(name="llama", path="/llama/", engine="llama_cpp"),
-                route(name="triton", path="/triton/", engine="triton"),
-                route(name="own", path="/own/", engine=None, allowed=[{"path": "/a/*/b", "methods": ["PUT"]}]),
-                route(name="ui", path="/ui/", type="ui", engine=None, auth="basic"),
+                route(name="llama", path="/llama/", allowed=ENGINES["llama_cpp"]),
+                route(name="triton", path="/triton/", allowed=ENGINES["triton"]),
+                route(name="own", path="/own/", allowed=[{"path": "/a/*/b", "methods": ["PUT"]}]),
+                route(name="ui", path="/ui/", type="ui", allowed=None, auth="basic"),
             ],
             [client(), client(name="bob", key=KEY + "b"), {"name": "gone", "state": "absent"}],
             [{"path": "/", "file": "/x/index.html"}, {"path": "/ca.crt", "file": "/x/ca.crt"}],
@@ -150,7 +160,8 @@ def test_good_settings_have_no_problem() -> None:
         ({"routes": [route(), route(path="/b/")]}, "there twice"),
         ({"routes": [route(path="/llama")]}, "begin and end with /"),
         ({"routes": [route(path="/a b/")]}, "begin and end with /"),
-        ({"routes": [route(engine=None)]}, "use one of llama_cpp, triton, vllm"),
+        ({"routes": [route(allowed=[])]}, "allowed is empty, so nothing would be let through"),
+        ({"routes": [route(upstream_name="engines.lan")]}, "nginx_gateway_upstream_ca names no authority"),
         ({"routes": [route(type="ui")]}, "front page"),
         ({"routes": [route(type="ui", path="/ui/", auth="client_key")]}, "browsers send no client key"),
         ({"routes": [route(auth="basic")]}, "client_key or none"),
@@ -158,7 +169,7 @@ def test_good_settings_have_no_problem() -> None:
         ({"routes": [route(allowed=[{"path": "/v1/{id}"}])]}, "'/v1/{id}'"),
         ({"routes": [route(upstreams=[{"address": "a;b", "port": 1}])]}, "'a;b:1'"),
         ({"routes": [route(upstreams=[{"address": "a", "port": 70000}])]}, "'a:70000'"),
-        ({"routes": [route(upstream_key='a";')]}, "upstream_key must be"),
+        ({"routes": [route(upstream_key="a key with blanks")]}, "upstream_key must be"),
         ({"routes": [route(), route(name="b")]}, "/v1/models is that of the route vllm already"),
         ({"routes": [route(type="ui", path="/ui/", auth="basic")]}, "nginx_gateway_users is empty"),
         ({"routes": [route()], "files": [{"path": "/v1/models", "file": "/x"}]}, "already"),
@@ -175,6 +186,51 @@ def test_each_mistake_is_named(wrong: dict[str, Any], said: str) -> None:
     found = problems(**wrong)
     assert any(said in problem for problem in found), found
     assert not any(KEY in problem or "short" in problem for problem in found)
+
+
+def test_the_door_is_on_named_networks_and_waits_long_enough() -> None:
+    assert gateway.gateway_door_problems(["10.0.0.2", "fd00::2"], 600) == []
+    assert "is empty" in gateway.gateway_door_problems([], 600)[0]
+    for address in ("0.0.0.0", "::", "*"):
+        assert f"'{address}' is every network" in gateway.gateway_door_problems([address], 600)[0]
+    assert "nginx_gateway_read_timeout is 60" in gateway.gateway_door_problems(["10.0.0.2"], 60)[0]
+
+
+def test_each_address_is_asked_once_without_a_key() -> None:
+    routes = gateway.gateway_routes(
+        [
+            route(name="ui", type="ui", path="/ui/"),
+            route(name="own", path="/own/", allowed=[{"path": "/a/*", "methods": ["PUT"]}]),
+            route(),
+        ],
+        1,
+    )
+    asks = gateway.gateway_doors(routes, ["10.0.0.2", "fd00::2"], 8443)
+    assert [(ask["url"], ask["method"], ask["status"]) for ask in asks] == [
+        ("https://10.0.0.2:8443/own/a/any", "PUT", [401]),
+        ("https://[fd00::2]:8443/own/a/any", "PUT", [401]),
+    ]
+    assert gateway.gateway_doors(routes[:1], ["10.0.0.2"], 443) == []
+
+
+def test_ports_of_the_door_are_nginx_s() -> None:
+    ports = gateway.gateway_ports(["10.0.0.2"], 443, 0, 8088)
+    assert [(port["address"], port["port"], port["owner_processes"]) for port in ports] == [
+        ("127.0.0.1", 8088, ["nginx"]),
+        ("10.0.0.2", 443, ["nginx"]),
+    ]
+    assert ("10.0.0.2", 80) in [
+        (port["address"], port["port"]) for port in gateway.gateway_ports(["10.0.0.2"], 1, 80, 2)
+    ]
+
+
+def test_only_upstreams_with_a_key_have_a_file_for_it() -> None:
+    assert gateway.gateway_upstream_keys([route(upstream_key=KEY), route(name="b", upstream_key="")]) == {
+        "upstream_vllm.conf": f'proxy_set_header Authorization "Bearer {KEY}";\n'
+    }
+    assert gateway.gateway_upstream_keys([route(upstream_key="""a$b"c\\d'e""")]) == {
+        "upstream_vllm.conf": r"""proxy_set_header Authorization "Bearer a${dollar}b\"c\\d'e";""" + "\n"
+    }
 
 
 LINE = {

@@ -334,3 +334,13 @@ def test_bad_input_is_named(item: dict[str, Any], words: str) -> None:
     answer = run_module({"ports": [item]})
     assert answer["failed"]
     assert words in answer["msg"]
+
+
+# -- accounts ------------------------------------------------------------------------------------------------
+
+
+def test_an_account_must_be_there_with_a_group_of_its_name() -> None:
+    found, lost = pc.run_checks({"accounts": [{"name": "root"}, {"name": "no-such-one", "variable": "toy_user"}]})
+    assert (found.status, found.problem) == (pc.OK, "")
+    assert lost.status == pc.FAIL
+    assert lost.problem.startswith("toy_user: this host has no account and no group 'no-such-one': make what")

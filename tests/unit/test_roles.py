@@ -47,6 +47,13 @@ def test_readmes_are_up_to_date() -> None:
     assert done.returncode == 0, f"run make docs: {done.stdout}"
 
 
+def test_the_table_of_doors_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "doors.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run make docs: {done.stdout}{done.stderr}"
+
+
 def test_both_inventories_share_the_wiring() -> None:
     wiring = ROOT / "inventory" / "wiring.yml"
     for name in ("lab", "production"):

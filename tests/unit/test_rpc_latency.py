@@ -21,6 +21,7 @@ from ansible.module_utils.ai_idp.sample_statistics import StatisticsError
 from ansible.module_utils.testing import patch_module_args
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "benchmark"
+PROGRAM = Path(rpc_link.__file__).read_text()
 THROUGH = "10.77.0.13:50052"
 SERVER = ("server", "--port", "0", "--allow", "127.0.0.1")
 
@@ -374,6 +375,7 @@ class Lab:
             "addresses": [address("127.0.0.2")],
             "peer_addresses": [address("127.0.0.1")],
             "results_dir": str(self.folder),
+            "program": PROGRAM,
             "peer": "jetson",
             "host": "jetson",
             "environment": "lab",
@@ -470,7 +472,7 @@ def test_bad_settings_are_refused(lab: Lab, more: dict[str, Any], message: str) 
 
 def test_the_program_runs_alone(tmp_path: Path) -> None:
     program = tmp_path / "rpc_link.py"
-    program.write_text(rpc_latency.program_text())
+    program.write_text(PROGRAM)
     answer = benchmark_measure.execute(
         [sys.executable, "-I", str(program), "client", "--peer", "127.0.0.1", "--port", "1"], 10
     )

@@ -4,7 +4,7 @@ One module describes one dashboard; `parts` is the vocabulary they share, `check
 `queries` lists what a dashboard asks of Prometheus.
 """
 
-from dashboards import edge, gateway, gpu, host, inference, overview
+from dashboards import edge, gateway, gpu, host, inference, knowledge, overview
 from dashboards.parts import Board
 
 BOARDS: tuple[Board, ...] = (
@@ -14,4 +14,5 @@ BOARDS: tuple[Board, ...] = (
     edge.BOARD,
     host.BOARD,
     gateway.BOARD,
+    knowledge.BOARD,
 )

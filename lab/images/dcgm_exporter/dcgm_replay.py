@@ -9,6 +9,7 @@ values come from.
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 import re
 import signal
@@ -24,6 +25,10 @@ from typing import NoReturn
 PERIOD_S = 600.0
 SAMPLE = re.compile(r"^(?P<name>[A-Za-z_:][A-Za-z0-9_:]*)\{(?P<labels>[^}]*)\} (?P<value>\S+)$")
 DIRECTIVE = re.compile(r"^# REPLAY (?P<name>\S+) (?P<how>busy|total_minus|energy_of)=(?P<what>\S+)$")
+
+
+class CollectorsError(ValueError):
+    """The exporter would not start with this list of fields; the message names the line."""
 
 
 class RecordingError(ValueError):
@@ -171,11 +176,20 @@ def make_handler(recording: Recording, hostname: str, start: float) -> type[Base
     return Handler
 
 
+def check_collectors(text: str) -> None:
+    """Refuses a list of fields that the real exporter refuses: every line is a field, its type and its help."""
+    for number, record in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), 1):
+        if record and not record[0].startswith("#") and len(record) != 3:
+            raise CollectorsError(f"line {number}: {len(record)} columns, expected field, type and help")
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Reads the command line; the options of the real exporter that the stack may set are taken and have no effect."""
     parser = argparse.ArgumentParser(description="Replays a recorded dcgm-exporter exposition.")
     parser.add_argument("-a", "--address", default=":9400", help="HOST:PORT or :PORT to listen on")
-    parser.add_argument("-f", "--collectors", help="taken and ignored: the recording says which metrics there are")
+    parser.add_argument(
+        "-f", "--collectors", type=Path, help="checked only: the recording says which metrics there are"
+    )
     parser.add_argument("-c", "--collect-interval", help="taken and ignored: values are computed when asked for")
     parser.add_argument("--recording", type=Path, default=Path("/usr/share/dcgm-replay/recording.prom"))
     return parser.parse_args(arguments)
@@ -194,6 +208,12 @@ def main(arguments: list[str] | None = None) -> int:
         recording = parse_recording(options.recording.read_text(encoding="utf-8"))
     except (OSError, RecordingError) as error:
         print(f"dcgm_replay: {options.recording}: {error}", file=sys.stderr)
+        return 1
+    try:
+        if options.collectors:
+            check_collectors(options.collectors.read_text(encoding="utf-8"))
+    except (OSError, CollectorsError) as error:
+        print(f"dcgm_replay: {options.collectors}: {error}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, stop)
     server = ThreadingHTTPServer((host, int(port)), make_handler(recording, socket.gethostname(), time.time()))

@@ -41,16 +41,10 @@ def test_no_key_no_answer(host: Host) -> None:
 def test_only_what_is_enabled_runs(host: Host) -> None:
     with host.sudo():
         names = host.check_output("docker ps --format '{{.Names}}'").split()
-    assert names == ["role-test-llama-cpp-1"]
+    assert {*names} == {"role-test-llama-cpp-1", "role-test-triton-1", "role-test-dcgm-exporter-1"}
 
 
 def test_the_watch_is_on(host: Host) -> None:
     timer = host.service("role-test-watch.timer")
     assert timer.is_enabled
     assert timer.is_running
-
-
-def test_releases_are_for_root(host: Host) -> None:
-    with host.sudo():
-        assert host.file("/srv/inference/compose.yml").mode == 0o640
-        assert host.file("/srv/inference/last_healthy.yml").exists

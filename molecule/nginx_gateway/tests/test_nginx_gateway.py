@@ -3,12 +3,12 @@
 import json
 import os
 import ssl
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -19,29 +19,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
+from tests import converged_again  # noqa: E402
 from tests.mock_openai import mock_server  # noqa: E402
 
 ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 URL = f"https://{ADDRESS}"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "gone")}
+ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 3}
 SECRETS = ["0123456789abcdef", "key-of-the-engine", "password-of-the-keeper"]
 
 
-def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role once more with other variables."""
-    return subprocess.run(
-        [
-            *("ansible-playbook", "-i", str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent), "--diff"),
-            *(str(ROOT / "molecule/nginx_gateway/converge.yml"), "-e", json.dumps(variables)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+# The role, run once more with other variables.
+converge = partial(converged_again.converge, "nginx_gateway", "--diff")
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -65,7 +56,7 @@ def upstreams() -> Iterator[None]:
     """An engine that wants its own key, and a server that says what arrived."""
     echo = ThreadingHTTPServer(("10.77.0.1", 18502), Echo)
     threading.Thread(target=echo.serve_forever, daemon=True).start()
-    with mock_server(host="10.77.0.1", port=18500, key="key-of-the-engine-0123456789", ttft_ms=30, spacing_ms=50):
+    with mock_server(host="10.77.0.1", port=18500, key=ENGINE_KEY, ttft_ms=30, spacing_ms=50):
         yield
     echo.shutdown()
     echo.server_close()
@@ -237,6 +228,8 @@ def test_streams_go_on_while_keys_change(host, web):
     assert host.check_output("cat /run/nginx.pid") == master, "it was restarted"
     assert max(later - earlier for earlier, later in pairwise(pieces)) < 5
     assert not [secret for secret in SECRETS if secret in run.stdout], "a diff shows a secret"
+    with host.sudo():
+        assert host.run("grep -rq key-of-quick /etc/ai-idp/gateway").rc == 1, "revoked keys are still there"
     assert "secret file clients.map changes" in run.stdout
     assert converge().returncode == 0
 
@@ -258,7 +251,7 @@ def test_a_configuration_that_the_running_nginx_can_not_take_is_undone(host, web
     with host.sudo():
         host.check_output("systemd-run --quiet --collect --unit=squatter python3 -m http.server 8999 -b 127.0.0.1")
     try:
-        refused = converge(nginx_gateway_status_port=8999, __nginx_gateway_preflight_passed=True)
+        refused = converge(nginx_gateway_status_port=8999, __nginx_gateway_preflight={})
         assert refused.returncode != 0
         assert "The one before is in place again" in refused.stdout
     finally:

@@ -1,5 +1,6 @@
 """Keys on the controller: their strength, their mode, and what happens to them later."""
 
+import json
 import os
 import string
 import subprocess
@@ -57,6 +58,39 @@ def test_rotation_replaces_and_shows_nothing(before: dict[str, str]) -> None:
     assert not any(key in output for key in {*before.values(), *after.values()} - {"mine"})
 
 
+def test_a_key_may_overlap_with_the_one_before_and_is_replaced_once(before: dict[str, str]) -> None:
+    """A run that was cut off in between: whoever has the former key is still let in, and the next run completes it."""
+    variables = {
+        "platform_secrets_generate": ["first_key"],
+        "platform_secrets_kept": ["third_key", "kept_key"],
+        "platform_secrets_overlapping": ["first_key"],
+        "platform_secrets_rotate": True,
+    }
+    converge("-e", json.dumps(variables))
+    rotated = keys()
+    assert rotated["first_key_before"] == before["first_key"] != rotated["first_key"]
+    # What is kept is made, and not replaced.
+    assert (rotated["third_key"], len(rotated["kept_key"])) == (before["third_key"], 64)
+    converge("-e", json.dumps(variables))
+    assert keys() == rotated
+    variables["platform_secrets_rotate"] = False
+    converge("-e", json.dumps(variables))
+    assert keys() == rotated
+    converge("-e", json.dumps({**variables, "platform_secrets_forget": ["first_key"]}))
+    assert keys() == {name: key for name, key in rotated.items() if name != "first_key_before"}
+
+
+def test_a_key_that_was_replaced_is_taken_back(before: dict[str, str]) -> None:
+    variables = {"platform_secrets_overlapping": ["first_key"], "platform_secrets_rotate": True}
+    converge("-e", json.dumps(variables))
+    rotated = keys()
+    assert rotated["first_key"] != before["first_key"]
+    back = {"platform_secrets_generate": [], "platform_secrets_take_back": ["first_key", "second_key"]}
+    converge("-e", json.dumps(back))
+    assert keys() == {**before, "second_key": rotated["second_key"]}
+    assert "changed=0" in converge("-e", json.dumps(back))
+
+
 def test_a_vault_password_encrypts_the_file(before: dict[str, str], tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("for this test\n")
@@ -68,6 +102,20 @@ def test_a_vault_password_encrypts_the_file(before: dict[str, str], tmp_path: Pa
         ["ansible-vault", "view", "--vault-password-file", password, FILE], capture_output=True, text=True, check=True
     )
     assert yaml.safe_load(shown.stdout) == before
+    # Nothing is written in clear text by a run that can only read the file.
+    encrypted = FILE.read_text()
+    converge("-e", '{"platform_secrets_overlapping": ["first_key"], "platform_secrets_rotate": true}', *variables,
+             ANSIBLE_VAULT_PASSWORD_FILE=str(password))  # fmt: skip
+    refused = subprocess.run(
+        ["ansible-playbook", "-i", "localhost,", CONVERGE, "-e", '{"platform_secrets_forget": ["first_key"]}'],
+        env={**os.environ, "ANSIBLE_VAULT_PASSWORD_FILE": str(password)},
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode != 0
+    assert "first_key_before, which is to go" in " ".join(refused.stdout.split())
+    assert FILE.read_text().startswith("$ANSIBLE_VAULT;")
+    assert FILE.read_text() != encrypted
 
 
 def test_absent_removes_the_file() -> None:

@@ -91,6 +91,7 @@ def test_credentials_are_where_only_prometheus_reads_them(host):
         assert host.file("/etc/prometheus/credentials").mode == 0o750
         assert "key-of-the-engine" not in host.file("/etc/prometheus/prometheus.yml").content_string
         assert "key-of-the-engine" not in host.check_output("ps -eo args")
+        assert "key-of-the-engine" not in host.check_output("journalctl --no-pager --quiet")
 
 
 def test_no_unit_has_failed(host):

@@ -15,7 +15,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(parts.query).get("query", [""])[0]
         found = []
-        if query.startswith("min by (job, host) (up)"):
+        if query.startswith("min by (job, host) (probe_success or up)"):
             jobs = {"node": "1", "vllm": "0"}
             found = [{"metric": {"job": j, "host": "role-test"}, "value": [0, v]} for j, v in jobs.items()]
         data = {"alerts": []} if parts.path.endswith("/alerts") else {"result": found}

@@ -1,32 +1,26 @@
 """What a client sees of the certificates, and who can read the keys."""
 
-import json
 import os
+import re
 import ssl
-import subprocess
+import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+from tests import converged_again  # noqa: E402
+
 ADDRESS, PORT = os.environ["ROLE_TEST_ADDRESS"], 18443
 TLS = "/etc/ai-idp/tls"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 
 
-def converge(**variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run the role once more with other variables."""
-    return subprocess.run(
-        [
-            *("ansible-playbook", "-i", str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent)),
-            *(str(ROOT / "molecule/tls_certificates/converge.yml"), "-e", json.dumps(variables)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CACHE_PLUGIN": "memory", "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+# The role, run once more with other variables.
+converge = partial(converged_again.converge, "tls_certificates")
 
 
 def serial(host) -> str:
@@ -97,6 +91,41 @@ def test_what_ends_soon_is_renewed_with_the_same_key(host):
         assert host.file(f"{TLS}/server.key").sha256sum == key
     assert host.file(f"{TLS}/ca.crt").content_string == ca, "clients would have to trust another CA"
     assert host.run(f"openssl x509 -noout -checkend {360 * 86400} -in {TLS}/server.crt").rc == 0
+
+
+NEW_CA = (
+    r"printf '[req]\ndistinguished_name=dn\n[dn]\n' > /root/ca.cnf && "
+    f"openssl req -config /root/ca.cnf -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -days 3650 "
+    f"-keyout {TLS}/ca.key -out {TLS}/ca.crt -subj '/CN=AI-IDP private CA/O=role-test' "
+    f"-addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign "
+    f"&& chmod 600 {TLS}/ca.key"
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (f"rm {TLS}/server.key", "server.key is missing"),
+        (f"chmod 644 {TLS}/ca.key", "ca.key has the mode 0644, not 0600"),
+        (f"cp {TLS}/ca.crt {TLS}/server.crt", "server.crt is not"),
+        (NEW_CA, "A strict client refuses"),
+    ],
+    ids=["deleted", "other mode", "other certificate", "other CA"],
+)
+def test_damage_is_found_by_a_check_and_repaired(host, damage, said):
+    with host.sudo():
+        host.check_output(damage)
+    check = converge("--check")
+    assert check.returncode == 0, check.stdout
+    # Lines are wrapped, and coloured one by one.
+    assert said in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", check.stdout).split()), check.stdout
+    assert "changed=0 " not in check.stdout, check.stdout
+    again = converge()
+    assert again.returncode == 0, again.stdout
+    with host.sudo():
+        assert host.run(f"openssl verify -x509_strict -CAfile {TLS}/ca.crt {TLS}/server.crt").rc == 0
+        assert host.file(f"{TLS}/ca.key").mode == 0o600
+    assert CA.read_text().strip() == host.file(f"{TLS}/ca.crt").content_string.strip()
 
 
 def test_another_name_makes_another_certificate(host):

@@ -40,13 +40,15 @@ NAMES = {
     "edge_llama_cpp": "llama.cpp at the edge",
     "mlflow": "MLflow",
     "n8n": "n8n",
+    "knowledge_vault": "Commits to notes",
 }
 """What people call the jobs."""
 
 QUERIES = {
-    "up": "min by (job, host) (up)",
+    # Of what is only tried from outside, the try counts.
+    "up": "min by (job, host) (probe_success or up)",
     "replayed": 'count by (job, host) ({__name__=~"DCGM_FI_DEV_GPU_TEMP",replay="true"})',
-    "probes": "min by (host, instance) (probe_success)",
+    "probes": 'min by (host, instance) (probe_success{job="blackbox"})',
     "boot": "max by (host) (node_boot_time_seconds)",
     "load": 'max by (host) (node_load1) / count by (host) (node_cpu_seconds_total{mode="idle"})',
     "memory": "1 - max by (host) (node_memory_MemAvailable_bytes) / max by (host) (node_memory_MemTotal_bytes)",
@@ -54,7 +56,7 @@ QUERIES = {
     ' / min by (host) (node_filesystem_size_bytes{mountpoint="/"})',
     "gpu_temperature": "max by (host, gpu, modelName, replay) (DCGM_FI_DEV_GPU_TEMP < 1000)",
     "gpu_memory": "max by (host, gpu) (DCGM_FI_DEV_FB_USED / (DCGM_FI_DEV_FB_USED + DCGM_FI_DEV_FB_FREE))",
-    "certificates": "min by (instance) (probe_ssl_earliest_cert_expiry)",
+    "certificates": 'min by (instance) (probe_ssl_earliest_cert_expiry{job="blackbox"})',
     "builds": '{__name__=~".+_build_info",version!=""}',
     "systems": "max by (host, pretty_name) (node_os_info)",
 }

@@ -283,7 +283,8 @@ def _read(path: Path) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ClaimsError([f"{path}: this is no YAML{where}: {error.problem}."]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # A date or a number that is none is a ValueError.
         raise ClaimsError([f"{path}: this is no YAML: {error}."]) from error
     if not isinstance(document, dict) or "claims" not in document:
         raise ClaimsError([f"{path}: there is no list 'claims'. Begin the file with 'schema: {SCHEMA}' and 'claims:'."])

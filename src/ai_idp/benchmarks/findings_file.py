@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ai_idp.errors import FrontError
+from ai_idp.errors import FrontError, from_json, printable, why_unread
 
 WEEK = 1
+# What is larger was never measured, and no plot could show it.
+LARGEST = 1e150
 
 
 class Verdict(StrEnum):
@@ -233,6 +234,15 @@ class Findings(_Model):
     history: Annotated[list[PastMeasurement], BeforeValidator(_none_is_empty)] = []
 
 
+def numbers_of(value: Any) -> Iterator[float]:
+    """All numbers in a document."""
+    if isinstance(value, int | float):
+        yield value
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in inside:
+        yield from numbers_of(part)
+
+
 def read_findings(path: Path) -> Findings:
     """The findings file, checked. FrontError, naming the file and what is wrong in it, if it can't be used."""
     try:
@@ -240,14 +250,20 @@ def read_findings(path: Path) -> Findings:
     except FileNotFoundError:
         raise FrontError(f"{path} is not there: `ai-idp run week{WEEK}` measures and writes it") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise FrontError(f"{path} can't be read: {error}") from error
+        raise FrontError(f"{path} can't be read: {why_unread(error)}") from error
     try:
-        return Findings.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
+        content = from_json(text)
+    except ValueError as error:
         raise FrontError(f"{path} is not JSON ({error}): run `ai-idp run week{WEEK}` again") from error
+    try:
+        found = Findings.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the top"
         raise FrontError(
-            f"{path} makes no sense at {place}: {first['msg']}; run `ai-idp run week{WEEK}` again"
+            printable(f"{path} makes no sense at {place}: {first['msg']}; run `ai-idp run week{WEEK}` again")
         ) from error
+    # JSON as Python reads it knows NaN and numbers without end.
+    if not all(abs(number) <= LARGEST for number in numbers_of(content)):
+        raise FrontError(f"{path} holds a number that no measurement gives: run `ai-idp run week{WEEK}` again")
+    return found

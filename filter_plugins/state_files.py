@@ -1,0 +1,170 @@
+# Copyright: AI-IDP contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Files on the controller that an earlier run wrote: where everything answers, links, locks, a recorded GPU.
+
+Somebody may have edited one, a full disk may have cut it off. The error names the file and what to do; a template that
+goes on reading would tell neither.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+Item = dict[str, Any]
+# A lock is written without brackets.
+MOST_NESTED = 1000
+
+
+def _json(text: str, path: str, advice: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, json.JSONDecodeError) else "it is nested too deeply, or a number too long"
+        raise AnsibleFilterError(f"{path} is no JSON ({why}): {advice}") from None
+
+
+def recorded_endpoints(text: str, path: str) -> list[Item]:
+    """Read what the weeks wrote down of what answers where.
+
+    Args:
+        text: what is in the file.
+        path: the file, for an error.
+
+    Returns:
+        The endpoints: ``name``, ``host``, ``url`` and more of each.
+
+    Raises:
+        AnsibleFilterError: the file is not as it was written.
+    """
+    advice = "remove it and run week 2 and the later weeks again, which write it."
+    read = _json(text, path, advice)
+    endpoints = read.get("endpoints") if isinstance(read, dict) else None
+    needed = ("name", "host", "kind", "url")
+    if not isinstance(endpoints, list) or not all(
+        isinstance(one, dict) and all(isinstance(one.get(name), str) and one[name] for name in needed)
+        for one in endpoints
+    ):
+        raise AnsibleFilterError(f"{path} has no list endpoints of name, host, kind and url: {advice}")
+    return endpoints
+
+
+def recorded_links(text: str, path: str) -> dict[str, dict[str, str]]:
+    """Read which link week 4 chose for each host of the edge.
+
+    Args:
+        text: what is in the file.
+        path: the file, for an error.
+
+    Returns:
+        ``address`` of the host on the link and ``client``, the other end's, by host.
+
+    Raises:
+        AnsibleFilterError: the file is not as it was written.
+    """
+    advice = "remove it and run week 4 again, which measures the links anew."
+    read = _json(text, path, advice)
+    if not isinstance(read, dict) or not all(
+        isinstance(link, dict) and all(isinstance(link.get(end), str) for end in ("address", "client"))
+        for link in read.values()
+    ):
+        raise AnsibleFilterError(f"{path} does not have address and client for each host: {advice}")
+    return read
+
+
+def recorded_runs(text: str, path: str) -> Item:
+    """Read what was measured, as it is logged in MLflow.
+
+    Args:
+        text: what is in the file.
+        path: the file, for an error.
+
+    Returns:
+        ``experiment``, its name, and ``runs``, each with ``run_name``, ``params``, ``metrics`` and ``tags``.
+
+    Raises:
+        AnsibleFilterError: the file is not as it was written.
+    """
+    advice = "remove it and run week 1 again, which writes it."
+    read = _json(text, path, advice)
+    document: Item = read if isinstance(read, dict) else {}
+    runs = document.get("runs")
+    if (
+        not isinstance(runs, list)
+        or not isinstance(document.get("experiment"), str)
+        or not all(
+            isinstance(run, dict)
+            and isinstance(run.get("run_name"), str)
+            and all(isinstance(run.get(part), dict) for part in ("params", "metrics", "tags"))
+            for run in runs
+        )
+    ):
+        raise AnsibleFilterError(f"{path} has no experiment with runs of names, params, metrics and tags: {advice}")
+    return document
+
+
+def recorded_gpus(text: str, path: str) -> Item:
+    """Read what gpu_info is to answer in place of a look at the host.
+
+    Raises:
+        AnsibleFilterError: the file is no JSON object.
+    """
+    advice = "name another recording in inference_stack_gpu_replay, or leave it empty."
+    read = _json(text, path, advice)
+    if not isinstance(read, dict):
+        raise AnsibleFilterError(f"{path} is no answer of gpu_info: {advice}")
+    return read
+
+
+def recorded_lock(text: str, path: str) -> Item:
+    """Read a lock: digests of images or hashes of models, by name; of an empty file none.
+
+    Args:
+        text: what is in the file.
+        path: the file, for an error.
+
+    Raises:
+        AnsibleFilterError: it is no YAML, or not in the form of a lock. Nothing of it would be enforced.
+    """
+    advice = "correct it, or take it back from Git. Without it anything would be accepted."
+    try:
+        # The compiled parser, since roles compute this often; of what is nested without end it dies.
+        if sum(text.count(mark) for mark in ("[", "{", "- - ", "? ? ")) > MOST_NESTED:
+            raise ValueError
+        read = yaml.load(text.encode(), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise AnsibleFilterError(f"{path} is no YAML{where}: {advice}") from None
+    if read is None:
+        return {}
+    if not isinstance(read, dict):
+        raise AnsibleFilterError(f"{path} is no mapping: {advice}")
+    images, models = read.get("images") or {}, read.get("models") or {}
+    if not isinstance(images, dict) or not all(isinstance(digest, str) for digest in images.values()):
+        raise AnsibleFilterError(f"{path} does not have a digest for each of its images: {advice}")
+    if not isinstance(models, dict) or not all(_is_locked(model) for model in models.values()):
+        raise AnsibleFilterError(
+            f"{path} does not have source and files, each with its sha256, of its models: {advice}"
+        )
+    return read
+
+
+def _is_locked(model: Any) -> bool:
+    """Whether an entry of a lock is one of a model."""
+    files = model.get("files", {}) if isinstance(model, dict) else None
+    return isinstance(files, dict) and all(
+        isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in files.values()
+    )
+
+
+class FilterModule:
+    """Registers the filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Name each filter."""
+        functions = (recorded_endpoints, recorded_links, recorded_runs, recorded_gpus, recorded_lock)
+        return {function.__name__: function for function in functions}

@@ -1,0 +1,150 @@
+"""The table of doors, held against what listens on each host and what other machines reach of it."""
+
+import ipaddress
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from .conftest import INVENTORY, lab_host
+from .suite import ROOT, rotation
+
+sys.path.insert(0, str(ROOT / "tools"))
+import doors
+
+HERE = Path(__file__).parent
+HOSTS = {"schlimers-server": "10.77.0.11", "xps15": "10.77.0.12", "jetson": "10.77.0.13"}
+OUTSIDE = {"registry": "10.77.0.5", "this machine": "10.77.0.1"}
+SSH = 22
+# Who scans, and whom; each scan is 65,535 ports.
+SCANS = [(source, target) for source in (*HOSTS, *OUTSIDE) for target in HOSTS if source != target]
+GATE = "https://10.77.0.11"
+
+
+@cache
+def table() -> dict[str, list[dict[str, Any]]]:
+    """The doors of the lab's hosts by the inventory and the wiring."""
+    return doors.host_doors(INVENTORY)
+
+
+def admits(row: dict[str, Any], source: str) -> bool:
+    """Whether a door is for a machine."""
+    address = ipaddress.ip_address(source)
+    return any(address in ipaddress.ip_network(admitted) for admitted in row["sources"])
+
+
+@cache
+def listeners(host: str, protocol: str) -> set[int]:
+    """Ports of a host at which somebody listens for other machines."""
+    lines = lab_host(HOSTS[host]).check_output(f"ss --no-header --listening --numeric --{protocol}").splitlines()
+    places = [line.split()[3].rpartition(":") for line in lines]
+    outside = [(address.partition("%")[0].strip("[]"), int(port)) for address, _, port in places]
+    return {port for address, port in outside if not address.startswith("127.") and address != "::1"}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_who_listens_is_in_the_table(host: str) -> None:
+    assert listeners(host, "tcp") <= {SSH, *(int(row["port"]) for row in table()[host])}
+    assert listeners(host, "udp") == set()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_address_of_the_table_is_the_host_s(host: str) -> None:
+    assert {row["address"] for row in table()[host]} == {HOSTS[host]}
+
+
+def scanned(source: str, target: str) -> list[int]:
+    """Ports of a host that another machine reaches."""
+    program = (HERE / "port_scan.py").read_text(encoding="utf-8")
+    if source == "this machine":
+        command = [sys.executable, "-", HOSTS[target]]
+    elif source == "registry":
+        images = yaml.safe_load((ROOT / "playbooks/group_vars/all/versions.yml").read_text(encoding="utf-8"))
+        image = "127.0.0.1:15000/" + images["ai_idp_images"]["vllm"]
+        # It has no Python of its own, so another container looks out of its network.
+        command = [*("docker", "run", "--rm", "--interactive", "--network", "container:ai-idp-lab-registry"),
+                   *("--ulimit", "nofile=8192", "--entrypoint", "python3", image, "-", HOSTS[target])]  # fmt: skip
+    else:
+        command = ["docker", "exec", "--interactive", f"ai-idp-lab-{source}", "python3", "-", HOSTS[target]]
+    done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    ports: list[int] = json.loads(done.stdout)[HOSTS[target]]
+    return ports
+
+
+@pytest.mark.parametrize(("source", "target"), rotation("scans of all ports", SCANS, 4))
+def test_other_machines_reach_what_the_table_says_and_nothing_else(source: str, target: str) -> None:
+    address = {**HOSTS, **OUTSIDE}[source]
+    for_them = {SSH, *(int(row["port"]) for row in table()[target] if admits(row, address))}
+    assert {*scanned(source, target)} == for_them & listeners(target, "tcp")
+
+
+# Tried before there was a gate: the first ran code in Triton's container, the others answered without a key.
+EXPLOITS = [
+    (8010, "/v2/repository/models/evil/load", {"parameters": {"config": "{}", "file:1/model.py": "cHJpbnQoMSk="}}),
+    (8010, "/v2/repository/index", {}),
+    (8010, "/v2/systemsharedmemory/region/a/register", {"key": "/a", "offset": 0, "byte_size": 1}),
+    (8000, "/invocations", {"model": "tiny-llama", "prompt": "a", "max_tokens": 1}),
+    (8000, "/tokenize", {"model": "tiny-llama", "prompt": "a"}),
+    (8000, "/v1/score", {"model": "tiny-llama", "text_1": "a", "text_2": "b"}),
+    (8080, "/slots", {}),
+]
+
+
+def asked(host: str, url: str, body: dict[str, Any], key: str) -> str:
+    """The status that a host gets; 000 where nobody answers it."""
+    quiet = "curl --silent --insecure --max-time 4 --output /dev/null --write-out '%{http_code}'"
+    headers = f"--header 'Content-Type: application/json' --header 'Authorization: Bearer {key}'"
+    done = lab_host(HOSTS[host]).run(f"{quiet} {headers} --data '{json.dumps(body)}' {url}")
+    return str(done.stdout)
+
+
+@pytest.mark.parametrize(("port", "path", "body"), EXPLOITS)
+def test_what_is_for_an_operator_is_refused_everywhere(
+    secrets: dict[str, str], gates: httpx.Client, port: int, path: str, body: dict[str, Any]
+) -> None:
+    key = secrets["engine_gate_key"]
+    # From the LAN nobody answers at all, from the gateway's host not even with the platform's key.
+    assert asked("jetson", f"{GATE}:{port}{path}", body, key) == "000"
+    assert asked("jetson", f"http://10.77.0.11:{port}{path}", body, key) == "000"
+    assert asked("xps15", f"{GATE}:{port}{path}", body, key) == "404"
+    assert gates.post(f"{GATE}:{port}{path}", json=body).status_code == 404
+    # Through the gateway, as its client.
+    prefix = {8010: "/triton", 8000: "", 8080: "/llama"}[port]
+    url = f"https://10.77.0.12{prefix}{path}"
+    assert asked("jetson", url, body, secrets["gateway_client_key"]) == "404"
+
+
+@pytest.mark.parametrize(
+    ("port", "path"), [(8000, "/v1/models"), (8080, "/v1/models"), (8010, "/v2"), (9400, "/metrics")]
+)
+def test_the_gateway_s_host_needs_the_key(secrets: dict[str, str], port: int, path: str) -> None:
+    quiet = "curl --silent --cacert /etc/ai-idp/tls/ca.crt --max-time 4 --output /dev/null --write-out '%{http_code}'"
+    xps15, url = lab_host(HOSTS["xps15"]), f"{GATE}:{port}{path}"
+    key = secrets["engine_gate_key"]
+    assert xps15.run(f"{quiet} {url}").stdout == "401"
+    assert xps15.run(f"{quiet} --header 'Authorization: Bearer {key}' {url}").stdout == "200"
+    # And nothing crosses the network in the clear.
+    assert xps15.run(f"{quiet} http://10.77.0.11:{port}{path}").stdout == "400"
+
+
+def test_engines_are_on_loopback_alone() -> None:
+    for host, ports in (("schlimers-server", (8000, 8080, 8010, 8012, 9400)), ("jetson", (8090,))):
+        lines = (
+            lab_host(HOSTS[host]).check_output("ss --no-header --listening --numeric --tcp --processes").splitlines()
+        )
+        for port in ports:
+            owners = {
+                line.split()[3].rpartition(":")[0]: line for line in lines if line.split()[3].endswith(f":{port}")
+            }
+            assert "127.0.0.1" in owners, port
+            outside = {address: line for address, line in owners.items() if address != "127.0.0.1"}
+            assert all("nginx" in line for line in outside.values()), outside
+            assert {*outside} <= {HOSTS[host]}
+    assert not [port for port in listeners("schlimers-server", "tcp") if port in (8011, 8012)]

@@ -1,0 +1,68 @@
+"""What a second run does, and what a check on bare hosts does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import SharedRuns, run_playbook
+from .suite import ROOT, rotation
+
+# Roles that others include, or that no week deploys yet, are no step of a playbook.
+STEPS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "playbooks").rglob("*.yml"))
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if f"tags: [{path.name}]" in STEPS)
+LIMITS = [
+    f"{week} {host}"
+    for week in ("week1", "week2", "week3", "week4", "week5", "site")
+    for host in ("schlimers-server", "xps15", "jetson")
+]
+
+
+def test_a_second_run_changes_nothing(shared: SharedRuns) -> None:
+    """After what was measured, a host and a client more and less, and services that were killed and came back."""
+    run = shared.no_change
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+
+
+def test_check_and_diff_of_what_runs_changes_nothing(shared: SharedRuns) -> None:
+    """Text is true for who does not look at what it says, so a boolean that is used unread would show as a change."""
+    run = shared.check
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+
+
+@pytest.mark.parametrize("role", rotation("tags", ROLES, 3))
+def test_a_tag_runs_its_role_alone(role: str) -> None:
+    run = run_playbook("playbooks/site.yml", "--tags", role)
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
+    ran = set(re.findall(r"^TASK \[(\w+) : ", run.output, re.M))
+    assert role in ran
+    assert ran <= {role, "monitoring_daemon"}
+
+
+@pytest.mark.parametrize("case", rotation("limits", LIMITS, 2))
+def test_a_week_runs_on_one_host_alone(case: str) -> None:
+    week, host = case.split()
+    run = run_playbook(f"playbooks/{week}.yml", "--check", "--limit", host)
+    assert run.code == 0, run.output
+    assert set(run.changed) == {host}, run.output
+
+
+@pytest.fixture
+def bare_inventory(tmp_path: Path) -> Path:
+    """The lab's inventory with a bare host as its only GPU server."""
+    folder = tmp_path / "bare"
+    (folder / "group_vars").mkdir(parents=True)
+    (folder / "hosts.yml").write_text("gpu_servers: {hosts: {jetson: {ansible_host: 10.77.0.13}}}\n")
+    for name in ("all", "gpu_servers.yml"):
+        (folder / "group_vars" / name).symlink_to(ROOT / "inventory" / "lab" / "group_vars" / name)
+    (folder / "state").symlink_to(ROOT / "inventory" / "lab" / "state")
+    return folder
+
+
+def test_check_and_diff_on_a_bare_host_do_not_fail(bare_inventory: Path) -> None:
+    run = run_playbook("playbooks/week2.yml", "--check", "--diff", inventory=bare_inventory)
+    assert run.code == 0, run.output
+    assert run.changed["jetson"] > 5

@@ -1,0 +1,135 @@
+"""What the integration tests are made of: profiles, cases that take turns, and the plays that only refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from tests.integration import only_preflight, suite
+from tests.integration.conftest import Run
+
+OUTPUT = """
+TASK [nginx_gateway : configure | Write the release] ***************************
+changed: [xps15]
+ok: [jetson]
+
+TASK [Write the endpoints] *****************************************************
+changed: [jetson] => (item=a)
+
+RUNNING HANDLER [prometheus : Restart prometheus] ******************************
+changed: [xps15]
+
+PLAY RECAP *********************************************************************
+jetson                     : ok=2    changed=1    unreachable=0    failed=0
+xps15                      : ok=2    changed=2    unreachable=0    failed=0
+"""
+
+
+def test_the_quick_profile_is_the_default() -> None:
+    assert suite.profile_of({}) == suite.profile_of({"AI_IDP_PROFILE": ""}) == "quick"
+    assert suite.profile_of({"AI_IDP_PROFILE": "full"}) == "full"
+    with pytest.raises(ValueError, match=r"AI_IDP_PROFILE is 'all'.*quick.*full"):
+        suite.profile_of({"AI_IDP_PROFILE": "all"})
+
+
+def test_cases_take_turns_by_commit_and_all_have_one() -> None:
+    cases = [f"case {number}" for number in range(15)]
+    chosen = suite.seeded(cases, 3, "4711")
+    assert chosen == suite.seeded(cases, 3, "4711")
+    assert chosen == [case for case in cases if case in chosen]
+    assert len(chosen) == 3
+    assert {case for seed in range(100) for case in suite.seeded(cases, 3, str(seed))} == set(cases)
+    assert suite.seeded(cases, 99, "") == cases
+
+
+def test_the_report_has_the_slowest_first_and_what_failed() -> None:
+    durations = suite.Durations()
+    for phase, seconds, outcome in (("setup", 2.0, "passed"), ("call", 3.04, "failed"), ("teardown", 1.0, "passed")):
+        durations.add_phase("slow", phase, seconds, outcome)
+    durations.add_phase("quick", "call", 0.1, "passed")
+    durations.add_run("week2.yml", 1.5, 0)
+    durations.add_run("site.yml --check", 61.5, 2)
+    report = durations.report()
+    assert [(test["test"], test["seconds"], test["outcome"]) for test in report["tests"]] == [
+        ("slow", 6.0, "failed"),
+        ("quick", 0.1, "passed"),
+    ]
+    assert [run["playbook"] for run in report["runs"]] == ["site.yml --check", "week2.yml"]
+    assert report["playbook_seconds"] == 63.0
+    assert report["runs"][0]["test"].endswith("test_the_report_has_the_slowest_first_and_what_failed")
+    json.dumps(report)
+
+
+def test_booleans_keep_their_values_as_text() -> None:
+    found = suite.booleans_as_text(suite.ROOT, "lab")
+    false, true = ("jetson_platform_stats_enabled", "nvidia_driver_upgrade"), ("llama_cpp_allow_older_build",)
+    assert {name: boolean(found[name]) for name in (*false, *true)} == {
+        **dict.fromkeys(false, False),
+        **dict.fromkeys(true, True),
+    }
+    # The inventory says true where the role's default is false.
+    assert boolean(found["edge_inference_rpc_enabled"]) is True
+    assert {"no", "0", "False", "yes"} <= {*found.values()}
+
+
+def test_a_run_tells_which_roles_changed_a_host() -> None:
+    run = Run(0, OUTPUT)
+    assert run.changed == {"jetson": 1, "xps15": 2}
+    assert run.changed_roles("xps15") == {"nginx_gateway", "prometheus"}
+    assert run.changed_roles("jetson") == {"Write the endpoints"}
+
+
+def test_only_what_comes_before_the_first_change_is_kept(tmp_path: Path) -> None:
+    first = [{"hosts": "localhost"}, {"hosts": "all", "any_errors_fatal": True, "tasks": ["a"]}]
+    (tmp_path / "preamble.yml").write_text(yaml.safe_dump(first))
+    week = [{"ansible.builtin.import_playbook": "preamble.yml"}, {"hosts": "gpu_servers", "roles": ["r"]}]
+    (tmp_path / "week.yml").write_text(yaml.safe_dump(week))
+    plays = only_preflight.plays_of(tmp_path / "week.yml")
+    assert plays == [*first, week[1]]
+    assert only_preflight.before_the_first_change(plays) == [first[0], {"hosts": "all", "tasks": ["a"]}]
+    with pytest.raises(ValueError, match="any_errors_fatal"):
+        only_preflight.before_the_first_change(week)
+
+
+def test_week_2_changes_nothing_in_what_is_kept_of_it() -> None:
+    plays = only_preflight.before_the_first_change(only_preflight.plays_of(suite.ROOT / "playbooks" / "week2.yml"))
+    assert not any("roles" in play for play in plays)
+
+
+def test_a_project_is_laid_out_around_other_hosts(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "project"
+    inventory = root / "inventory" / "lab"
+    for made in (folder, root / "roles", root / "playbooks" / "tasks", inventory / "group_vars"):
+        made.mkdir(parents=True)
+    (root / "playbooks" / "week.yml").write_text(yaml.safe_dump([{"hosts": "all", "any_errors_fatal": True}]))
+    (inventory / "hosts.yml").write_text("all: {}")
+    hosts = {"second": {}, "first": {}}
+    playbook, there = only_preflight.lay_out(root, folder, "week.yml", inventory, hosts)
+    assert yaml.safe_load(playbook.read_text()) == [{"hosts": "all"}]
+    # The first host of a group has a part of its own.
+    assert list(yaml.safe_load((there / "hosts.yml").read_text())) == ["second", "first"]
+    assert (playbook.parent / "tasks").is_dir()
+    assert (playbook.parent.parent / "roles").is_symlink()
+    assert (there / "group_vars").is_symlink()
+    assert (inventory / "hosts.yml").read_text() == "all: {}"
+
+
+def test_outcomes_are_told_by_host() -> None:
+    results = {
+        "bad": {"failed": True, "msg": "port 22 is taken"},
+        "away": {"unreachable": True, "msg": "no route"},
+        "good": {"msg": "fine"},
+    }
+    stats = {
+        "bad": {"failures": 1, "unreachable": 0, "changed": 0},
+        "away": {"failures": 0, "unreachable": 1, "changed": 0},
+        "good": {"failures": 0, "unreachable": 0, "changed": 2},
+    }
+    told = only_preflight.outcomes({"plays": [{"tasks": [{"hosts": results}]}], "stats": stats})
+    assert {host: (one.refused, one.changed) for host, one in told.items()} == {
+        "bad": (True, 0), "away": (False, 0), "good": (False, 2),
+    }  # fmt: skip
+    assert "port 22 is taken" in told["bad"].said
+    assert told["good"].said == ""

@@ -1,0 +1,71 @@
+"""What the role n8n refuses before it changes anything."""
+
+from typing import Any
+
+import n8n as n8n_filters
+import pytest
+
+SETTINGS: dict[str, Any] = {
+    "broker_port": 5679,
+    "ca_file": "",
+    "concurrency": 10,
+    "credentials": [{"id": "aiIdpModel1", "name": "Model", "type": "httpHeaderAuth", "data": {}}],
+    "dir": "/srv/n8n",
+    "encryption_key": "0" * 64,
+    "files_dir": "",
+    "image": "docker.io/n8nio/n8n:2.41.1",
+    "keep_executions_hours": 336,
+    "listen_address": "127.0.0.1",
+    "memory_limit": "2g",
+    "owner_email": "owner@ai-idp.lan",
+    "owner_password": "0123456789ab",
+    "port": 5678,
+    "public_url": "https://gateway.example/n8n/",
+    "reachable_names": ["gateway.lan"],
+    "reachable_networks": ["127.0.0.1/32", "fd00::/8"],
+    "start_timeout": 180,
+    "timezone": "Etc/UTC",
+    "workflows": [{"id": "aiIdpCommitToNote", "name": "Notes", "content": {}}],
+}
+
+
+@pytest.mark.parametrize("matches", [None, True])
+def test_good_settings_are_accepted(matches: bool | None) -> None:
+    assert n8n_filters.n8n_problems(SETTINGS, {"encryption_key_matches": matches}) == []
+
+
+def test_another_key_than_that_of_the_data_is_refused() -> None:
+    (problem,) = n8n_filters.n8n_problems(SETTINGS, {"encryption_key_matches": False})
+    assert problem.startswith("n8n_encryption_key is not the one that /srv/n8n/data was made with")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"owner_password": ""}, "n8n_owner_password is empty; it needs 12 to 72"),
+        ({"owner_password": "has hidden spaces"}, "n8n_owner_password is too short, too long or has other"),
+        ({"owner_password": "hidden" * 13}, "n8n_owner_password is too short, too long or has other"),
+        ({"encryption_key": "hidden"}, "n8n_encryption_key is too short"),
+        ({"owner_email": "owner"}, "n8n_owner_email: 'owner' is no e-mail address"),
+        ({"image": "docker.io/n8nio/n8n:3.0.0"}, "is no whole name with a tag of version 2"),
+        ({"memory_limit": "lots"}, "n8n_memory_limit: 'lots' is no number with b, k, m or g behind it"),
+        ({"dir": "/srv/with blanks"}, "n8n_dir: '/srv/with blanks' is no absolute path"),
+        ({"files_dir": "files"}, "n8n_files_dir: 'files' is no absolute path"),
+        ({"ca_file": "house.crt"}, "n8n_ca_file: 'house.crt' is no absolute path"),
+        ({"listen_address": "0.0.0.0"}, "n8n_listen_address: '0.0.0.0' is not one IPv4 address"),
+        ({"port": 80}, "n8n_port: '80' is no port from 1024"),
+        ({"broker_port": 65536}, "n8n_broker_port: '65536' is no port from 1024"),
+        ({"public_url": "gateway/n8n"}, "n8n_public_url: 'gateway/n8n' is no http(s) address that ends with a slash"),
+        ({"reachable_networks": ["10.0.0.1"]}, "n8n_reachable_networks: '10.0.0.1' is no network"),
+        ({"reachable_networks": ["10.0.0.1/8"]}, "n8n_reachable_networks: '10.0.0.1/8' is no network"),
+        ({"reachable_names": ["a b"]}, "n8n_reachable_names: 'a b' is no name"),
+        ({"timezone": "Mars; rm"}, "n8n_timezone: 'Mars; rm' is no time zone"),
+        ({"concurrency": 0}, "n8n_concurrency: '0' is no number from 1 on"),
+        ({"workflows": [{"id": "1", "name": "Mine"}]}, "n8n_workflows: the id '1' of Mine is not of 8 to 36"),
+        ({"credentials": [{"id": "longerThanN8nTakes", "name": "Yours"}]}, "of Yours is not of 8 to 16"),
+    ],
+)
+def test_each_bad_setting_is_named_and_no_secret_shown(wrong: dict[str, Any], words: str) -> None:
+    (problem,) = n8n_filters.n8n_problems({**SETTINGS, **wrong}, {"encryption_key_matches": None})
+    assert words in problem
+    assert "hidden" not in problem
