@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 GPU, DOOR, EDGE = "schlimers-server", "xps15", "jetson"
 STACK = "/home/ubuntu/ai-idp/inference"
+KNOWLEDGE = "/home/ubuntu/ai-idp"
 UNITS = "/etc/systemd/system"
 
 
@@ -32,6 +33,12 @@ class Drift:
 
     def __str__(self) -> str:
         return self.name
+
+
+def apart(one: Drift, other: Drift) -> bool:
+    """Whether what one damage and its repair touch has nothing to do with the other's."""
+    follow_each_other = (one.host, one.role) in other.also or (other.host, other.role) in one.also
+    return (one.host, one.probe) != (other.host, other.probe) and not follow_each_other
 
 
 def _path(path: str) -> str:
@@ -90,11 +97,14 @@ def drop_in(host: str, role: str, unit: str, text: str = "[Service]\\nEnvironmen
 
 
 def container(name: str, damage: str, what: str) -> Drift:
-    shown = "docker ps --all --filter name=ai-idp-inference --format '{{.Names}} {{.State}} {{.Image}}' | sort"
     # The watch, which brings containers back by itself, would now and then be quicker than the check.
-    rest = "systemctl stop ai-idp-inference-watch.timer ai-idp-inference-watch.service"
-    done = f"{rest}; docker {damage} ai-idp-inference-{name}-1"
-    return Drift(f"container {name} {what}", GPU, "inference_stack", done, shown)
+    rest = "systemctl stop ai-idp-inference-watch.timer ai-idp-inference-watch.service; "
+    return _container(GPU, "inference_stack", "ai-idp-inference", name, damage, what, rest)
+
+
+def _container(host: str, role: str, project: str, name: str, damage: str, what: str, first: str = "") -> Drift:
+    shown = f"docker ps --all --filter name={project} --format '{{{{.Names}}}} {{{{.State}}}} {{{{.Image}}}}' | sort"
+    return Drift(f"container {name} {what}", host, role, f"{first}docker {damage} {project}-{name}-1", shown)
 
 
 FIREWALL = "nft --stateless list table inet ai_idp 2>&1"
@@ -199,6 +209,19 @@ DRIFTS: tuple[Drift, ...] = (
     stopped(DOOR, "status_page", "ai-idp-status-page.timer"),
     drop_in(DOOR, "status_page", "ai-idp-status-page.timer", "[Timer]\\nOnUnitActiveSec=1h"),
     disabled(DOOR, "status_page", "ai-idp-status-page.timer"),
+    # Runs and notes.
+    edited(DOOR, "mlflow", f"{KNOWLEDGE}/mlflow/compose.yml"),
+    other_mode(DOOR, "mlflow", f"{KNOWLEDGE}/mlflow/secrets/mlflow.env", "0644"),
+    _container(DOOR, "mlflow", "ai-idp-mlflow", "mlflow", "rm --force", "removed"),
+    edited(DOOR, "n8n", f"{KNOWLEDGE}/n8n/compose.yml"),
+    other_mode(DOOR, "n8n", f"{KNOWLEDGE}/n8n/secrets", "0755"),
+    _container(DOOR, "n8n", "ai-idp-n8n", "n8n", "stop", "stopped"),
+    edited(DOOR, "knowledge_vault", "/etc/ai-idp/knowledge_vault.json"),
+    other_mode(DOOR, "knowledge_vault", "/etc/ai-idp/knowledge_vault.env", "0644"),
+    edited(DOOR, "knowledge_vault", "/usr/local/lib/ai-idp/knowledge_vault/service.py"),
+    stopped(DOOR, "knowledge_vault", "ai-idp-vault.service"),
+    drop_in(DOOR, "knowledge_vault", "ai-idp-vault.service"),
+    disabled(DOOR, "knowledge_vault", "ai-idp-vault-events.service"),
     # The edge.
     drop_in(EDGE, "edge_inference", "edge-rpc.service"),
     edited(EDGE, "edge_inference", f"{UNITS}/edge-inference.service"),

@@ -4,7 +4,7 @@ import pytest
 import testinfra
 
 from .conftest import Run, lab_host, run_playbook
-from .drift import DOOR, DRIFTS, EDGE, GPU, Drift
+from .drift import DOOR, DRIFTS, EDGE, GPU, Drift, apart
 from .suite import FULL, rotation
 
 ADDRESSES = {GPU: "10.77.0.11", DOOR: "10.77.0.12", EDGE: "10.77.0.13"}
@@ -15,7 +15,7 @@ def groups() -> list[list[Drift]]:
     found: list[list[Drift]] = []
     for drift in rotation("damages", DRIFTS, 12):
         for group in found:
-            if all((drift.host, drift.probe) != (other.host, other.probe) for other in group):
+            if all(apart(drift, other) for other in group):
                 group.append(drift)
                 break
         else:

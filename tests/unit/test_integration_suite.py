@@ -9,6 +9,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 
 from tests.integration import only_preflight, suite
 from tests.integration.conftest import Run
+from tests.integration.drift import DOOR, DRIFTS, apart, deleted, edited, stopped
 
 OUTPUT = """
 TASK [nginx_gateway : configure | Write the release] ***************************
@@ -133,3 +134,14 @@ def test_outcomes_are_told_by_host() -> None:
     }  # fmt: skip
     assert "port 22 is taken" in told["bad"].said
     assert told["good"].said == ""
+
+
+def test_a_damage_whose_repair_changes_what_another_one_looks_at_is_done_apart() -> None:
+    """A CA made anew names another release of the gateway, whose text is then another one."""
+    (ca,) = (drift for drift in DRIFTS if drift.name == "/etc/ai-idp/tls/ca.crt deleted")
+    gateway = edited(DOOR, "nginx_gateway", "/etc/ai-idp/gateway/current/nginx.conf")
+    assert gateway in DRIFTS
+    assert not apart(ca, gateway)
+    assert not apart(gateway, ca)
+    assert not apart(gateway, deleted(DOOR, "nginx_gateway", "/etc/ai-idp/gateway/current/nginx.conf"))
+    assert apart(gateway, stopped(DOOR, "monitoring_daemon", "prometheus.service"))
