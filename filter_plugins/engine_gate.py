@@ -31,13 +31,15 @@ def gate_routes(doors: Iterable[Item]) -> list[Item]:
     for door in doors:
         metrics = door.get("metrics") or {}
         own_port = metrics.get("port") or door["upstream_port"]
+        more = {"keepalive": door.get("keepalive", True)}
         key = {"upstream_key": door["upstream_key"]} if door.get("upstream_key") else {}
         paths = [dict(allowed.items()) for allowed in door.get("allowed") or []]
         figures = [{"path": metrics["path"], "methods": ["GET"]}] if metrics else []
         together = int(own_port) == int(door["upstream_port"])
-        routes.append(_route(door["name"], int(door["upstream_port"]), paths + (figures if together else []), key))
+        paths += figures if together else []
+        routes.append(_route(door["name"], int(door["upstream_port"]), paths, key | more))
         if not together:
-            routes.append(_route(f"{door['name']}_metrics", int(own_port), figures, {}))
+            routes.append(_route(f"{door['name']}_metrics", int(own_port), figures, more))
     return [route for route in routes if route["allowed"]]
 
 

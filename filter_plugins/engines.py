@@ -69,6 +69,7 @@ def engine_gates(engines: Iterable[Item], groups: Iterable[str], secrets: Mappin
     return [
         {
             **{"name": row["name"], "port": row["port"], "upstream_port": row["port"]},
+            "keepalive": row.get("keepalive", True),
             "allowed": _let_through(row),
             "metrics": {key: row["metrics"][key] for key in ("path", "port") if key in row["metrics"]},
             **({"upstream_key": secrets.get(row["key"]) or ""} if row.get("key") else {}),

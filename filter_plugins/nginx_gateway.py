@@ -27,8 +27,8 @@ def gateway_routes(routes: list[dict[str, Any]], body_megabytes: int) -> list[di
         body_megabytes: limit for a request's body where a route has none of its own.
 
     Returns:
-        For each route its ``name``, ``type``, ``servers``, ``auth``, ``body_megabytes`` and, for an API, its
-        ``locations``: ``match`` (how nginx matches it), ``methods``, ``target`` (path at the upstream) or, where it
+        For each route its ``name``, ``type``, ``servers``, ``auth``, ``body_megabytes``, ``keepalive`` and, for an API,
+        its ``locations``: ``match`` (how nginx matches it), ``methods``, ``target`` (path at the upstream) or, where it
         has variable parts, ``rewrite``.
     """
     found = []
@@ -43,6 +43,7 @@ def gateway_routes(routes: list[dict[str, Any]], body_megabytes: int) -> list[di
             "auth": route.get("auth") or ("none" if ui else "client_key"),
             "upstream_key": bool(route.get("upstream_key")),
             "upstream_name": route.get("upstream_name") or "",
+            "keepalive": boolean(route.get("keepalive", True), strict=False),
             "body_megabytes": route.get("max_body_megabytes") or body_megabytes,
             "path": route["path"],
             "strip": boolean(route.get("strip_path", False), strict=False),

@@ -184,6 +184,15 @@ def test_the_gateway_adds_next_to_nothing_to_a_stream(endpoints: dict[str, Any],
         pytest.fail(f"what the gateway adds: {found}")
 
 
+@pytest.mark.parametrize(
+    ("path", "model"), [("", "tiny-llama"), ("/llama", "tiny-llama-gguf"), ("/edge", "tiny-llama-gguf")]
+)
+def test_streams_one_right_after_the_other_all_answer(path: str, model: str, secrets: dict[str, str]) -> None:
+    """llama.cpp closes a connection after a stream and does not say so: whoever used it again would get a 502."""
+    target = timing.Target(GATEWAY + path, secrets["gateway_client_key_load"], str(CA))
+    assert timing.load(target, model, concurrency=1, streams=60, tokens=8).problems == []
+
+
 def test_fifty_streams_at_once_make_no_error(secrets: dict[str, str]) -> None:
     target = timing.Target(GATEWAY, secrets["gateway_client_key_load"], str(CA))
     found = timing.load(target, "tiny-llama", concurrency=50, streams=100, tokens=16)

@@ -33,7 +33,7 @@ def test_every_row_says_all_that_is_asked_of_it() -> None:
         assert (
             {"name", "hosts", "port", "admits", "metrics"}
             <= {*row}
-            <= {*("name", "hosts", "port", "admits", "key", "route", "paths", "health", "metrics")}
+            <= {*("name", "hosts", "port", "admits", "key", "route", "keepalive", "paths", "health", "metrics")}
         ), row["name"]
         # What clients may ask is said for each engine that they reach, and nothing else is let through.
         assert ("route" in row) == ("paths" in row) == ("health" in row), row["name"]
@@ -66,6 +66,7 @@ def test_the_gate_of_a_host_has_the_engines_of_its_groups() -> None:
     assert engines.engine_gates(TOY, ["gpu_servers"], {"toy_key": "s3cret"}) == [
         {
             **{"name": "toy", "port": "7000", "upstream_port": "7000", "upstream_key": "s3cret"},
+            "keepalive": True,
             "allowed": [{"path": "/v1/models", "methods": ["GET"]}],
             "metrics": {"path": "/figures", "port": 7001},
         }
@@ -129,7 +130,9 @@ def test_doors_are_to_nginx_what_routes_are() -> None:
     assert routes["triton_metrics"] == {
         **{"name": "triton_metrics", "path": "/", "allowed": [{"path": "/metrics", "methods": ["GET"]}]},
         "upstreams": [{"address": "127.0.0.1", "port": 8012}],
+        "keepalive": True,
     }
+    assert [name for name, route in routes.items() if not route["keepalive"]] == ["llama_cpp", "edge"]
     assert {route["upstreams"][0]["address"] for route in routes.values()} == {"127.0.0.1"}
     assert [name for name, route in routes.items() if "upstream_key" in route] == ["vllm", "llama_cpp", "edge"]
 

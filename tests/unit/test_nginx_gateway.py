@@ -56,6 +56,12 @@ def test_a_route_without_a_server_does_not_appear() -> None:
     assert gateway.gateway_routes([route(upstreams=[]), route(name="b", upstreams=None)], 20) == []
 
 
+@pytest.mark.parametrize(("said", "kept"), [(None, True), (True, True), (False, False), ("no", False)])
+def test_connections_are_kept_unless_the_upstream_closes_them(said: object, kept: bool) -> None:
+    (entry,) = gateway.gateway_routes([route(**({} if said is None else {"keepalive": said}))], 20)
+    assert entry["keepalive"] is kept
+
+
 def test_an_engine_s_paths_lie_below_the_route_s() -> None:
     (entry,) = gateway.gateway_routes([route(path="/llama/", allowed=ENGINES["llama_cpp"])], 20)
     found = {location["match"]: location for location in entry["locations"]}
