@@ -1,11 +1,14 @@
 """What was damaged by hand is found by ``--check --diff``, and repaired by the next run, which touches nothing else."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import testinfra
 
 from .conftest import Run, lab_host, run_playbook
 from .drift import DOOR, DRIFTS, EDGE, GPU, Drift, apart
-from .suite import FULL, rotation
+from .suite import FULL, rotation, write_proof
 
 ADDRESSES = {GPU: "10.77.0.11", DOOR: "10.77.0.12", EDGE: "10.77.0.13"}
 
@@ -61,10 +64,22 @@ def test_a_check_finds_it_and_changes_nothing(damaged: tuple[list[Drift], Damage
     assert lab.still == lab.damaged
 
 
-def test_the_next_run_repairs_it_and_touches_no_other_role(damaged: tuple[list[Drift], Damaged]) -> None:
+@pytest.fixture(scope="module")
+def proof() -> Iterator[list[dict[str, Any]]]:
+    """What was found and repaired in each round; written down when it was all of them."""
+    rounds: list[dict[str, Any]] = []
+    yield rounds
+    if sum(len(one["repaired"]) for one in rounds) == len(DRIFTS):
+        write_proof("drift", rounds)
+
+
+def test_the_next_run_repairs_it_and_touches_no_other_role(
+    damaged: tuple[list[Drift], Damaged], proof: list[dict[str, Any]]
+) -> None:
     drifts, lab = damaged
     assert lab.repair.code == 0, lab.repair.output
     assert [drift.name for drift in drifts if lab.after[drift.name] != lab.before[drift.name]] == [], lab.repair.output
     for host in ADDRESSES:
         follows = {role for drift in drifts for where, role in drift.also if where == host}
         assert lab.repair.changed_roles(host) <= {drift.role for drift in drifts if drift.host == host} | follows, host
+    proof.append({"repaired": [drift.name for drift in drifts], "changed_tasks": lab.repair.changed})

@@ -82,6 +82,13 @@ class Vault:
                 raise AssertionError(f"not within {limit} s: {told}\n{journal}")
             time.sleep(0.3)
 
+    def until_notes(self, notes: int, limit: float) -> None:
+        """Wait for so many notes, whatever else is still to come."""
+        began = time.monotonic()
+        while self.total() < notes:
+            assert time.monotonic() - began < limit, self.told()
+            time.sleep(0.3)
+
     def read(self, folder: Path) -> dict[str, dict[str, Any]]:
         """Every note of a commit by its path, after Obsidian's rules were held against the whole vault."""
         with tarfile.open(fileobj=io.BytesIO(archive(self.host, VAULT))) as packed:
@@ -353,6 +360,68 @@ def test_the_owners_workflows_are_left_alone_and_what_is_ours_is_told_and_put_ba
         now = http.get("/n8n/rest/workflows/aiIdpCommitToNote").raise_for_status().json()["data"]
         assert now["active"]
         assert not any(one.get("disabled") for one in now["nodes"])
+
+
+@pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")
+def test_a_host_that_loses_power_in_the_middle_of_a_push_loses_no_commit(
+    vault: Vault, gateway: testinfra.host.Host, tmp_path: Path
+) -> None:
+    before, known = vault.total(), commits_of(gateway, SHARED)
+    loop = f'for i in $(seq {AT_ONCE}); do echo $i >> file; git add file; git commit --quiet -m "Number $i"; done'
+    as_owner(gateway, f"cd /home/ubuntu/clone; {loop}; git push --quiet origin HEAD:main")
+    vault.until_notes(before + AT_ONCE // 5, 120)
+    subprocess.run(["docker", "kill", "ai-idp-lab-xps15"], check=True, capture_output=True)
+    written = time.monotonic()
+    subprocess.run(["docker", "start", "ai-idp-lab-xps15"], check=True, capture_output=True)
+    for _ in range(90):
+        if gateway.run("curl --silent --fail http://127.0.0.1:5690/health").rc == 0:
+            break
+        time.sleep(1)
+    back = time.monotonic() - written
+    at_start = vault.total() - before
+    took = vault.until(before + AT_ONCE, 120 + 2 * AT_ONCE)
+    print(f"{at_start} notes were there {back:.0f} s after the power went, all {AT_ONCE} {took:.0f} s later")
+    commits = [note["commit"] for note in vault.read(tmp_path).values()]
+    assert len(commits) == len({*commits})
+    assert commits_of(gateway, SHARED) - known <= {*commits}
+    assert gateway.check_output(f"find {VAULT} -name '.ai-idp-*.tmp'") == ""
+    write_proof("power_lost", [{"commits": AT_ONCE, "notes_at_start": at_start, "completed_s": round(took, 1)}])
+
+
+@pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")
+def test_a_full_disk_loses_no_commit_and_leaves_no_half_note(
+    vault: Vault, gateway: testinfra.host.Host, tmp_path: Path
+) -> None:
+    """The vault is on a small disk of its own for a while, which somebody else fills up."""
+    units = "ai-idp-vault-events.service ai-idp-vault.service"
+    before = vault.total()
+    gateway.check_output(
+        f"set -e; systemctl stop {units}; mv {VAULT} {VAULT}.kept; mkdir {VAULT};"
+        f" size=$(du -sk {VAULT}.kept | cut -f1);"
+        f" mount -t tmpfs -o size=$((size + 2048))k,mode=0755,uid=$(id -u ubuntu),gid=$(id -g ubuntu) tmpfs {VAULT};"
+        f" cp -a {VAULT}.kept/. {VAULT}/; systemctl start {units}"
+    )
+    try:
+        vault.until(before, 60)
+        gateway.run(f"dd if=/dev/zero of={VAULT}/.filler bs=4k 2>/dev/null")
+        made = commit(gateway, "While the disk is full")
+        for _ in range(60):
+            if vault.told()["spool"] or "No space left" in gateway.check_output(
+                "journalctl --no-pager --since=-60s --unit='ai-idp-vault*'"
+            ):
+                break
+            time.sleep(0.5)
+        assert vault.total() == before
+        assert gateway.check_output(f"find {VAULT} -name '.ai-idp-*.tmp'") == ""
+        gateway.check_output(f"rm {VAULT}/.filler")
+        took = vault.until(before + 1, 180)
+        print(f"the note was completed {took:.1f} s after there was room again")
+        assert made in {note["commit"] for note in vault.read(tmp_path).values()}
+    finally:
+        gateway.check_output(
+            f"set -e; systemctl stop {units}; rm -f {VAULT}/.filler; cp -a {VAULT}/. {VAULT}.kept/; umount {VAULT};"
+            f" rmdir {VAULT}; mv {VAULT}.kept {VAULT}; systemctl start {units}"
+        )
 
 
 @pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")

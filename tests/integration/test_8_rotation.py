@@ -4,13 +4,16 @@ The run that does it is the one that brings the lab back from replayed GPUs: it 
 """
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 
-from .conftest import SharedRuns, read_secrets, run_playbook
+from tests import stream_timing as timing
+
+from .conftest import INVENTORY, SharedRuns, extra, read_secrets, run_playbook
 from .suite import ROOT
 
 
@@ -30,3 +33,24 @@ def test_rotated_keys_replace_the_old_ones(shared: SharedRuns, client: OpenAI, e
     assert well.returncode == 0, well.stdout
     again = run_playbook("playbooks/week2.yml")
     assert again.changed["schlimers-server"] == 0, again.output
+
+
+def test_nobody_notices_that_keys_are_replaced(secrets: dict[str, str]) -> None:
+    """Of hundreds of streams through the gateway none fails and none is cut while both keys are good, and after it."""
+    target = timing.Target(
+        "https://10.77.0.12", secrets["gateway_client_key_load"], str(INVENTORY / "state" / "ca.crt")
+    )
+    told: list[timing.Load] = []
+    with ThreadPoolExecutor(1) as pool:
+        rotating = pool.submit(run_playbook, "playbooks/week2.yml", *extra(rotate_keys=True))
+        while not rotating.done():
+            told.append(timing.load(target, "tiny-llama", concurrency=4, streams=40, tokens=64))
+    run = rotating.result()
+    assert run.code == 0, run.output
+    assert read_secrets()["engine_gate_key"] != secrets["engine_gate_key"]
+    streams = sum(one.streams for one in told)
+    print(
+        f"{streams} streams of 64 tokens, the slowest first token after {max(one.first['max'] for one in told):.0f} ms"
+    )
+    assert streams >= 200
+    assert [problem for one in told for problem in one.problems] == []
