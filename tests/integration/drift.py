@@ -173,7 +173,7 @@ DRIFTS: tuple[Drift, ...] = (
         "rm /etc/ai-idp/tls/ca.crt",
         "cd /etc/ai-idp/tls; stat -c '%U:%G %a' ca.crt 2>&1; openssl x509 -in ca.crt -noout -subject -pubkey 2>&1",
         # Whoever needs it first makes it, and all who check by it take it over.
-        ((GPU, "tls_certificates"), (EDGE, "tls_certificates"), (DOOR, "nginx_gateway")),
+        ((GPU, "tls_certificates"), (EDGE, "tls_certificates"), (DOOR, "nginx_gateway"), (DOOR, "n8n")),
     ),
     other_mode(DOOR, "tls_certificates", "/etc/ai-idp/tls/server.key", "0644"),
     other_owner(DOOR, "tls_certificates", "/etc/ai-idp/tls/server.crt"),
