@@ -27,6 +27,7 @@ PACKAGES = {
 }
 # As the module benchmark_measure knows them, which a filter can't import.
 TOOLS = (*sorted(PACKAGES), "llama_bench", "vllm_bench_serve")
+NFT = "/usr/sbin/nft"
 VALID_ID = re.compile(r"[a-z0-9][a-z0-9.-]*")
 KEYS = (
     *("id", "tool", "parameters", "runs", "warmup_runs", "timeout", "model", "model_path", "model_hash", "build"),
@@ -420,6 +421,30 @@ def benchmark_packages(plan: list[Item], known: list[str]) -> list[str]:
     return sorted(needed & set(known))
 
 
+def benchmark_door(parameters: dict[str, Any], source: str, seconds: int) -> list[str]:
+    """Have the platform's firewall of the peer admit the host that measures, as long as the other side runs.
+
+    The same as ``door_properties`` of the module rpc_latency, which a filter can't import. A peer without that firewall
+    goes without: both commands may fail, before and after.
+
+    Args:
+        parameters: those of the measurement, with ``peer_address`` and ``port``.
+        source: address of the host that measures; empty admits nobody.
+        seconds: after so many the firewall forgets it by itself.
+
+    Returns:
+        Arguments of systemd-run.
+    """
+    if not source:
+        return []
+    command = "element inet ai_idp " + ("measuring6" if ":" in source else "measuring")
+    door = f"{source} . {parameters['peer_address']} . {parameters['port']}"
+    return [
+        f"--property=ExecStartPre=+-{NFT} add {command} {{ {door} timeout {seconds}s }}",
+        f"--property=ExecStopPost=+-{NFT} delete {command} {{ {door} }}",
+    ]
+
+
 class FilterModule:
     """Registers the filters."""
 
@@ -428,6 +453,7 @@ class FilterModule:
         return {
             "benchmark_packages": benchmark_packages,
             "benchmark_asked": benchmark_asked,
+            "benchmark_door": benchmark_door,
             "benchmark_problems": benchmark_problems,
             "benchmark_plan": benchmark_plan,
             "benchmark_plan_text": benchmark_plan_text,

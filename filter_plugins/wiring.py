@@ -179,7 +179,8 @@ def firewall_rules(
     """Say whom a host admits where.
 
     Args:
-        doors: every door, with its ``name``, the group of its ``hosts``, ``port`` and ``admits``.
+        doors: every door, with its ``name``, the group of its ``hosts``, ``port`` and ``admits``; ``measured`` where
+            what listens for a measurement opens and shuts it.
         groups: the host's groups.
         admitted: networks and addresses behind each word that ``admits`` may hold.
         own: the host's own address, which nobody has to admit.
@@ -193,7 +194,7 @@ def firewall_rules(
     return [
         {"comment": door["name"], "port": int(door["port"]), "protocol": "tcp", "sources": sources}
         for door, sources in _sources(doors, groups, admitted, own)
-        if sources
+        if sources and not door.get("measured")
     ]
 
 
@@ -229,12 +230,13 @@ def door_table(
 
     Returns:
         ``name``, ``address``, ``port``, ``who`` (words), ``sources`` (networks and addresses; none where the host
-        itself is the only one) and ``wants`` of each door.
+        itself is the only one), ``wants`` and ``measured`` of each door.
     """
     return [
         {
             **{"name": str(door["name"]), "address": own, "port": int(door["port"])},
             **{"who": [*door["admits"]], "sources": sources, "wants": door["wants"]},
+            "measured": bool(door.get("measured")),
         }
         for door, sources in _sources(doors, groups, admitted, own)
     ]

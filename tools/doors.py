@@ -22,7 +22,6 @@ WORDS = {
     "edge": "the edge",
     "controllers": "machines in `ai_idp_controllers`",
     "borrower": "the GPU server that borrows memory",
-    "links": "networks in `ai_idp_link_networks`",
 }
 
 Item = dict[str, Any]
@@ -67,13 +66,17 @@ def page(hosts: dict[str, list[Item]], name: str) -> str:
     for host, rows in hosts.items():
         for row in sorted(rows, key=lambda row: int(row["port"])):
             who = ", ".join(WORDS.get(word, word) for word in row["who"])
+            who += "; only while measuring" if row["measured"] else ""
             cells = [host, row["address"], str(row["port"]), row["name"], who, row["wants"]]
             lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "All are TCP. `ai_idp_controllers` is empty unless the inventory names machines there: `ai-idp doctor` asks",
-        "engines one by one only from these, and else through the gateway. A host that Ansible calls by a name is",
-        "admitted once its facts have told its address.",
+        "All are TCP. What listens for a measurement opens its door for who measures and shuts it when it ends,",
+        "however it ends; `nft list set inet ai_idp measuring` shows who is admitted now.",
+        "",
+        "`ai_idp_controllers` is empty unless the inventory names machines there: `ai-idp doctor` asks engines one by",
+        "one only from these, and else through the gateway. A host that Ansible calls by a name is admitted once its",
+        "facts have told its address.",
         "",
         "Rows come from `playbooks/group_vars/all/engines.yml` and `ai_idp_doors` in `inventory/wiring.yml`;",
         "`tests/integration/test_3_doors.py` holds them against what listens and against scans from other machines.",

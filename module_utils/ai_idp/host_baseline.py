@@ -67,7 +67,8 @@ def state_of_table(declared: Declared, program: Program) -> str:
     """Compare the kernel's table with the one in the file: ``declared``, ``other`` or ``missing``.
 
     The file is loaded into an empty network namespace and listed there, so that a rule that somebody took out of the
-    kernel by hand is missed. A host that allows no namespace is judged by the fingerprint alone.
+    kernel by hand is missed, and the door of a measurement that somebody left open is seen. A host that allows no
+    namespace is judged by the fingerprint alone.
     """
     live = program(LIST_TABLE, TIMEOUT_SECONDS)
     if live.rc != 0:

@@ -46,6 +46,7 @@ SHORTEST_RTT_MS = 0.001
 PORT = 50053
 PROGRAM = "rpc_link.py"
 UNIT_PREFIX = "ai-idp-rpc-link-"
+NFT = "/usr/sbin/nft"
 # What a result keeps of each run's exchanges, evenly spread over its time.
 KEPT_SAMPLES = 200
 SAMPLED = ("rtt", "rpc_latency")
@@ -215,12 +216,35 @@ def unit_of(address: str) -> str:
     return f"{UNIT_PREFIX}{address.replace('.', '-')}"
 
 
+def door_properties(address: str, port: int, clients: list[str], seconds: int) -> list[str]:
+    """Have the platform's firewall admit clients as long as a transient unit runs, however that ends.
+
+    A host without that firewall goes without: both commands may fail, before and after.
+
+    Args:
+        address: IPv4 address at which the unit listens.
+        port: its port.
+        clients: IPv4 addresses to admit.
+        seconds: after so many the firewall forgets them by itself.
+
+    Returns:
+        Arguments of systemd-run.
+    """
+    doors = [f"{client} . {address} . {port}" for client in clients]
+    timed = " , ".join(f"{door} timeout {seconds}s" for door in doors)
+    return [
+        f"--property=ExecStartPre=+-{NFT} add element inet ai_idp measuring {{ {timed} }}",
+        f"--property=ExecStopPost=+-{NFT} delete element inet ai_idp measuring {{ {' , '.join(doors)} }}",
+    ]
+
+
 def server_argv(program: str, address: str, port: int, clients: list[str], lifetime: int) -> list[str]:
     """Systemd runs the server as a user of its own, and ends it should nobody be left to do so."""
     return [
         *("systemd-run", "--quiet", "--collect", f"--unit={unit_of(address)}"),
         *("--property=DynamicUser=yes", "--property=CapabilityBoundingSet=", "--property=PrivateDevices=yes"),
         *("--property=RestrictAddressFamilies=AF_INET", f"--property=RuntimeMaxSec={lifetime + 5}"),
+        *door_properties(address, port, clients, lifetime + 5),
         *("/usr/bin/env", "python3", "-I", program, "server", "--bind", address, "--port", str(port)),
         *("--allow", ",".join(clients), "--lifetime", str(lifetime)),
     ]

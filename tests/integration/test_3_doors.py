@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from ansible.module_utils.ai_idp import rpc_latency
 
 from .conftest import INVENTORY, lab_host
 from .suite import ROOT, rotation
@@ -83,6 +85,26 @@ def test_other_machines_reach_what_the_table_says_and_nothing_else(source: str, 
     address = {**HOSTS, **OUTSIDE}[source]
     for_them = {SSH, *(int(row["port"]) for row in table()[target] if admits(row, address))}
     assert {*scanned(source, target)} == for_them & listeners(target, "tcp")
+
+
+def reached(source: str, port: int) -> bool:
+    """Whether a host gets through to a port of the GPU server."""
+    return bool(lab_host(HOSTS[source]).run(f"curl -fsS --max-time 3 -o /dev/null http://10.77.0.11:{port}/").rc == 0)
+
+
+@pytest.mark.parametrize("port", [5201, 11111])
+def test_a_port_of_a_measurement_admits_who_measures_and_only_then(port: int) -> None:
+    gpu_server = lab_host(HOSTS["schlimers-server"])
+    unit, server = "ai-idp-test-measured", f"python3 -m http.server --bind 10.77.0.11 {port}"
+    doors = shlex.join(rpc_latency.door_properties("10.77.0.11", port, ["10.77.0.13"], 60))
+    for options, admitted in (("", False), (doors, True), ("", False)):
+        gpu_server.check_output(f"systemd-run --quiet --collect --unit={unit} {options} {server}")
+        try:
+            gpu_server.check_output(f"curl -fsS --retry 9 --retry-connrefused -o /dev/null http://10.77.0.11:{port}/")
+            assert reached("jetson", port) is admitted
+            assert not reached("xps15", port)
+        finally:
+            gpu_server.check_output(f"systemctl stop {unit}")
 
 
 # Tried before there was a gate: the first ran code in Triton's container, the others answered without a key.

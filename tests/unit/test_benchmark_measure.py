@@ -19,11 +19,13 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.ai_idp import benchmark_measure as engine
 from ansible.module_utils.ai_idp.model_manifest import MANIFEST_NAME
+from ansible.module_utils.ai_idp.rpc_latency import door_properties
 from ansible.module_utils.testing import patch_module_args
 from benchmark import (
     PROFILES,
     TOOLS,
     benchmark_asked,
+    benchmark_door,
     benchmark_packages,
     benchmark_plan,
     benchmark_plan_text,
@@ -791,6 +793,16 @@ def test_only_some_are_measured_and_only_their_packages_installed() -> None:
 
 def names(**more: Any) -> list[str]:
     return [item["id"] for item in benchmark_plan(given(**more))]
+
+
+def test_a_peer_admits_who_measures_as_long_as_the_other_side_runs() -> None:
+    [item] = benchmark_plan(given(only=["network-throughput"]))
+    parameters = item["parameters"]
+    same = door_properties(parameters["peer_address"], parameters["port"], ["10.77.0.11"], 60)
+    assert benchmark_door(parameters, "10.77.0.11", 60) == same
+    far = benchmark_door({**parameters, "peer_address": "fd00::2"}, "fd00::1", 60)
+    assert all("measuring6 { fd00::1 . fd00::2 . 5201" in text for text in far)
+    assert benchmark_door(parameters, "", 60) == []
 
 
 def test_names_may_be_a_text_and_those_of_other_hosts_are_nothing_to_do() -> None:

@@ -358,6 +358,20 @@ def test_the_server_is_of_a_user_of_its_own_and_ends_by_itself() -> None:
     assert "--property=RuntimeMaxSec=65" in argv
     assert argv[argv.index("--bind") + 1] == "10.99.0.2"
     assert argv[argv.index("--allow") + 1] == "10.99.0.1"
+    assert {*rpc_latency.door_properties("10.99.0.2", 50053, ["10.99.0.1"], 65)} <= {*argv}
+
+
+def test_the_firewall_admits_who_measures_as_long_as_the_server_runs() -> None:
+    before, after = rpc_latency.door_properties("10.99.0.2", 50053, ["10.99.0.1", "10.77.0.1"], 65)
+    # As root, and no matter whether there is a firewall.
+    assert before == (
+        "--property=ExecStartPre=+-/usr/sbin/nft add element inet ai_idp measuring "
+        "{ 10.99.0.1 . 10.99.0.2 . 50053 timeout 65s , 10.77.0.1 . 10.99.0.2 . 50053 timeout 65s }"
+    )
+    assert after == (
+        "--property=ExecStopPost=+-/usr/sbin/nft delete element inet ai_idp measuring "
+        "{ 10.99.0.1 . 10.99.0.2 . 50053 , 10.77.0.1 . 10.99.0.2 . 50053 }"
+    )
 
 
 # --- the survey as one measurement ----------------------------------------------------------------------

@@ -190,6 +190,13 @@ def test_a_door_that_is_for_nobody_stays_shut() -> None:
     assert (rule["comment"], rule["sources"]) == ("vllm", ["10.0.0.9"])
 
 
+def test_the_door_of_a_measurement_is_in_the_table_and_not_in_the_rules() -> None:
+    door = {"name": "iperf3", "hosts": "all", "port": 5, "admits": ["gateways"], "measured": True, "wants": "nothing"}
+    assert wiring.firewall_rules([door], ["gpu_servers"], ADMITTED, "10.0.0.1") == []
+    [row] = wiring.door_table([door], ["gpu_servers"], ADMITTED, "10.0.0.1")
+    assert (row["measured"], row["sources"]) == (True, ["10.0.0.2", "10.0.0.3"])
+
+
 def test_the_table_of_doors_has_each_with_what_it_takes() -> None:
     doors = [{**door, "wants": f"{door['name']} wants"} for door in DOORS]
     [https, node] = wiring.door_table(doors, ["gateways"], {**ADMITTED, "gateways": ["10.0.0.2"]}, "10.0.0.2")
@@ -197,7 +204,7 @@ def test_the_table_of_doors_has_each_with_what_it_takes() -> None:
     # Only this host itself, which comes by loopback.
     assert node == {
         **{"name": "node", "address": "10.0.0.2", "port": 1, "who": ["gateways"], "sources": []},
-        "wants": "node wants",
+        **{"wants": "node wants", "measured": False},
     }
 
 
@@ -754,10 +761,10 @@ def test_any_inventory_gets_its_wiring(site: str, tmp_path: Path) -> None:
         # What engines and exporters answer is for gateways, and nothing but their own door for everybody.
         gateways = {*wiring.host_addresses(groups["gateways"], hosts).values()}
         for rule in host["rules"]:
-            if rule["comment"] not in ("https", "http", "iperf3", "sockperf", "edge_rpc", "link_measurement"):
+            if rule["comment"] not in ("https", "http", "edge_rpc"):
                 assert {*rule["sources"]} <= gateways, rule
-        measuring = wiring.host_addresses([*groups["gpu_servers"], *groups.get("edge", [])], hosts).values()
-        assert all({*rule["sources"]} <= {*measuring} for rule in host["rules"] if rule["comment"] == "iperf3")
+        # What listens for a measurement opens its own door.
+        assert opened.isdisjoint({"iperf3", "sockperf", "link_measurement"})
         assert ("https" in opened) == (name in groups["gateways"])
         # A host that borrows from itself does so by loopback.
         assert ("edge_rpc" in opened) == (name in groups.get("edge", []) and len(groups["all"]) > 1)

@@ -40,6 +40,16 @@ def test_results_belong_to_the_user(host):
     assert host.file(RESULTS).user == "ubuntu"
 
 
+@pytest.mark.parametrize("port", [5201, 11111])
+def test_the_firewall_admits_who_measures_while_it_measures(host, port):
+    seen = host.file("/run/doors-of-measurements").content_string.splitlines()
+    element = f"element inet ai_idp measuring {{ {ADDRESS} . {ADDRESS} . {port} timeout"
+    kinds = [line.split()[0] for line in seen if element in line]
+    # Two rounds of each.
+    assert kinds == ["add", "delete"] * 2
+    assert "elements" not in host.check_output("nft list set inet ai_idp measuring")
+
+
 def test_nothing_is_left_behind(host):
     assert host.run("find /var/tmp /tmp -name '.ai-idp-benchmark-*' -o -name 'ai-idp-benchmark-*'").stdout == ""
     for tool in ("iperf3", "sockperf"):

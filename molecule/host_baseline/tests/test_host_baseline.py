@@ -1,14 +1,16 @@
 """What the host itself says after host_baseline has run, and what a stranger can reach on it."""
 
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
+from ansible.module_utils.ai_idp import rpc_latency
 
 ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
-ADMITTED, REFUSED = 18000, 18001
+ADMITTED, REFUSED, MEASURED = 18000, 18001, 18002
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,24 @@ def test_admitted_port_is_reached_and_another_is_not(host, listening):
     assert host.run(f"curl -fsS --max-time 3 http://{ADDRESS}:{REFUSED}/").rc == 0, "the server itself is down"
     assert connects(ADMITTED)
     assert not connects(REFUSED)
+
+
+@pytest.mark.parametrize("end", ["systemctl stop", "systemctl kill --signal=KILL"])
+def test_who_measures_is_admitted_until_the_measurement_ends(host, end):
+    """The server of a measurement opens its door as it starts; stopped or killed, it leaves it shut."""
+    with host.sudo():
+        for client, admitted in (("10.77.0.1", True), ("192.0.2.1", False)):
+            doors = shlex.join(rpc_latency.door_properties(ADDRESS, MEASURED, [client], 60))
+            unit = "--quiet --collect --unit=ai-idp-test-measured --property=DynamicUser=yes"
+            host.check_output(f"systemd-run {unit} {doors} python3 -m http.server {MEASURED}")
+            for _ in range(50):
+                if host.socket(f"tcp://0.0.0.0:{MEASURED}").is_listening:
+                    break
+                time.sleep(0.2)
+            assert connects(MEASURED) is admitted
+            host.check_output(f"{end} ai-idp-test-measured.service")
+            assert not connects(MEASURED)
+        assert "elements" not in host.check_output("nft list set inet ai_idp measuring")
 
 
 def test_refused_packets_are_counted(host, listening):
