@@ -146,13 +146,17 @@ class ActionModule(ActionBase):
             elif wrong_mode:
                 path.chmod(MODE)
         both = [name for name in overlapping if _former(name) in {**known, **former} and _former(name) not in forgotten]
-        return {"changed": write or wrong_mode, "made": sorted(made), "overlapping": sorted(both)}
+        gone = [name for name in [*forget, *back] if _former(name) in forgotten]
+        return {
+            **{"changed": write or wrong_mode, "made": sorted(made)},
+            **{"overlapping": sorted(both), "forgotten": sorted(gone)},
+        }
 
     def _removed(self, path: Path) -> dict[str, Any]:
         there = path.is_file()
         if not self._task.check_mode:
             path.unlink(missing_ok=True)
-        return {"changed": there, "made": [], "overlapping": []}
+        return {"changed": there, "made": [], "overlapping": [], "forgotten": []}
 
     def _known(self, path: Path) -> dict[str, Any]:
         """What the file holds."""

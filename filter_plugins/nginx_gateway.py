@@ -278,16 +278,17 @@ def _client_problems(clients: list[dict[str, Any]]) -> list[str]:
         where = f"{variable}[{index}] ({client['name']})"
         if client.get("state", "present") != "present":
             continue
-        key = str(client.get("key") or "")
-        if not KEY.fullmatch(key):
-            problems.append(
-                f"{where}: key must be 20 to 256 letters, digits and ._~+/=- (it is not shown). "
-                "openssl rand -hex 32 makes a good one."
-            )
-        # nginx compares without regard to case.
-        elif key.lower() in seen:
-            problems.append(f"{where}: key is that of {seen[key.lower()]} too; each client has its own.")
-        seen.setdefault(key.lower(), str(client["name"]))
+        for option in ("key", "former_key") if client.get("former_key") else ("key",):
+            key = str(client.get(option) or "")
+            if not KEY.fullmatch(key):
+                problems.append(
+                    f"{where}: {option} must be 20 to 256 letters, digits and ._~+/=- (it is not shown). "
+                    "openssl rand -hex 32 makes a good one."
+                )
+            # nginx compares without regard to case.
+            elif key.lower() in seen:
+                problems.append(f"{where}: {option} is that of {seen[key.lower()]} too; each client has its own.")
+            seen.setdefault(key.lower(), str(client["name"]))
         for name, least in (("requests_per_second", 1 / 60), ("burst", 0), ("connections", 1)):
             if client.get(name) is not None and float(client[name]) < least:
                 problems.append(f"{where}: {name} is {client[name]}, less than {least:g}.")

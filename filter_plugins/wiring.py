@@ -27,6 +27,8 @@ KNOWLEDGE_NAMES = {"mlflow": "MLflow", "n8n": "n8n"}
 MOST_NESTED = 1000
 # Of a key that is made.
 KEY_LENGTH = 64
+# Behind the name of a key while it is replaced: the one before, as the action platform_secrets keeps it.
+FORMER = "_before"
 INFERENCE_JOBS = ("vllm", "llama_cpp", "triton", "dcgm")
 GATEWAY_JOBS = ("nginx", "prometheus", "alertmanager")
 
@@ -621,9 +623,20 @@ def _client_key(name: str) -> str:
 
 
 def gateway_keys(clients: Iterable[Item]) -> list[str]:
-    """Name the secrets that the gateway needs made: its own, and a key for each client that brings none."""
+    """Name the secrets that the gateway needs made: its own, and a key for each client that brings none.
+
+    Raises:
+        AnsibleFilterError: a client's key would have the name of one that is being replaced.
+    """
     own = ["gateway_client_key", "gateway_password", "grafana_admin_password"]
-    return own + [_client_key(client["name"]) for client in clients if "key" not in client]
+    made = [_client_key(client["name"]) for client in clients if "key" not in client]
+    for name in made:
+        if name.endswith(FORMER):
+            raise AnsibleFilterError(
+                f"ai_idp_gateway_clients: {name.removeprefix(_client_key(''))} is no name for a client, since "
+                f"{name} is a key that is being replaced: take another."
+            )
+    return own + made
 
 
 def gateway_clients(clients: Iterable[Item], secrets: Mapping[str, str]) -> list[Item]:
@@ -634,14 +647,18 @@ def gateway_clients(clients: Iterable[Item], secrets: Mapping[str, str]) -> list
         secrets: secrets by name; those that are not made yet are missing.
 
     Returns:
-        The clients that have a key.
+        The clients that have a ``key``. While it is replaced, the one before (``former_key``) is good beside it.
     """
-    keys = [secrets.get("gateway_client_key") or ""]
-    rows: list[Item] = [{"name": "owner"}]
+    rows: list[Item] = [{"name": "owner", **_overlapping(secrets, "gateway_client_key")}]
     for client in clients:
-        keys.append(client.get("key") or secrets.get(_client_key(client["name"])) or "")
-        rows.append(dict(client.items()))
-    return [{**row, "key": key} for row, key in zip(rows, keys, strict=True) if key]
+        made = {} if client.get("key") else _overlapping(secrets, _client_key(client["name"]))
+        rows.append({**dict(client.items()), **made})
+    return [row for row in rows if row.get("key")]
+
+
+def _overlapping(secrets: Mapping[str, str], name: str) -> Item:
+    former = secrets.get(name + FORMER)
+    return {"key": secrets.get(name) or "", **({"former_key": former} if former else {})}
 
 
 def status_page_machines(groups: Mapping[str, Iterable[str]]) -> list[Item]:

@@ -1,12 +1,15 @@
 """What happens when keys are replaced.
 
-The run that does it is the one that brings the lab back from replayed GPUs: it comes after their tests.
+The run that replaces the gates' key is the one that brings the lab back from replayed GPUs: it comes after their tests.
 """
 
+import ssl
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -54,3 +57,28 @@ def test_nobody_notices_that_keys_are_replaced(secrets: dict[str, str]) -> None:
     )
     assert streams >= 200
     assert [problem for one in told for problem in one.problems] == []
+
+
+def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLContext) -> None:
+    """Whoever presents the key of before or the new one is let in at any moment, and in the end the new one alone."""
+    before = read_secrets()["gateway_client_key"]
+    both: list[tuple[int, int]] = []
+    with httpx.Client(verify=trust, base_url="https://10.77.0.12", timeout=20, trust_env=False) as gateway:
+
+        def status(key: str) -> int:
+            return gateway.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+
+        with ThreadPoolExecutor(1) as pool:
+            rotation = pool.submit(run_playbook, "playbooks/week3.yml", *extra(rotate_keys=True))
+            while not rotation.done():
+                now = read_secrets()["gateway_client_key"]
+                both += [(status(before), status(now))] if now != before else []
+                time.sleep(0.3)
+        run, after = rotation.result(), read_secrets()
+        assert run.code == 0, run.output
+        assert after["gateway_client_key"] != before
+        assert not [name for name in after if name.endswith("_before")]
+        assert all(200 in statuses for statuses in both), both
+        # Before the run ended, somebody was let in with either.
+        assert (200, 200) in both
+        assert (status(before), status(after["gateway_client_key"])) == (401, 200)

@@ -176,6 +176,8 @@ def test_good_settings_have_no_problem() -> None:
         ({"routes": [route(upstreams=[{"address": "a;b", "port": 1}])]}, "'a;b:1'"),
         ({"routes": [route(upstreams=[{"address": "a", "port": 70000}])]}, "'a:70000'"),
         ({"routes": [route(upstream_key="a key with blanks")]}, "upstream_key must be"),
+        ({"clients": [{"name": "a", "key": "k" * 20, "former_key": "a b"}]}, "(a): former_key must be"),
+        ({"clients": [{"name": "a", "key": "k" * 20, "former_key": "K" * 20}]}, "(a): former_key is that of a too"),
         ({"routes": [route(), route(name="b")]}, "/v1/models is that of the route vllm already"),
         ({"routes": [route(type="ui", path="/ui/", auth="basic")]}, "nginx_gateway_users is empty"),
         ({"routes": [route()], "files": [{"path": "/v1/models", "file": "/x"}]}, "already"),

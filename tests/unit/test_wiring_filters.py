@@ -377,6 +377,26 @@ def test_a_client_without_a_key_is_none_yet() -> None:
     assert CLIENTS[0] == {"name": "load", "burst": 9}
 
 
+def test_while_a_client_s_key_is_replaced_the_one_before_is_good_too() -> None:
+    secrets = {
+        **{"gateway_client_key": "new", "gateway_client_key_before": "old"},
+        **{"gateway_client_key_load": "new-load", "gateway_client_key_load_before": "old-load"},
+        "gateway_client_key_own_before": "made before the owner brought a key",
+    }
+    assert wiring.gateway_clients(CLIENTS[:2], secrets) == [
+        {"name": "owner", "key": "new", "former_key": "old"},
+        {"name": "load", "burst": 9, "key": "new-load", "former_key": "old-load"},
+        {"name": "own", "key": "mine"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["before", "load_before"])
+def test_no_client_is_named_as_a_key_of_before(name: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=f"{name} is no name for a client"):
+        wiring.gateway_keys([{"name": "load"}, {"name": name}])
+    assert len(wiring.gateway_keys([{"name": name, "key": "its own"}])) == 3
+
+
 def test_a_machine_is_for_what_its_groups_say() -> None:
     one = {**SITES["one"], "ai_idp_there": ["box"], "ungrouped": []}
     assert wiring.status_page_machines(one) == [{"name": "box", "role": "edge, gateways, gpu servers"}]

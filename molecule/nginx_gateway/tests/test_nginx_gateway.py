@@ -26,6 +26,7 @@ ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 URL = f"https://{ADDRESS}"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "gone")}
+FORMER_KEY = "key-of-single-before-0123456789abcdef"
 ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 3}
 SECRETS = ["0123456789abcdef", "key-of-the-engine", "password-of-the-keeper"]
@@ -98,6 +99,11 @@ def test_nobody_else_is(web, headers):
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "invalid_api_key"
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_while_a_key_is_replaced_the_one_before_is_good_too(web):
+    for key in (KEYS["single"], FORMER_KEY):
+        assert chat(web, {"Authorization": f"Bearer {key}"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -217,10 +223,14 @@ def test_streams_go_on_while_keys_change(host, web):
         last = pool.submit(stream)
         time.sleep(1)
         try:
-            run = converge(clients=[{"name": "new", "key": "key-of-new-0123456789abcdef"}])
+            new = {"name": "new", "key": "key-of-new-0123456789abcdef"}
+            run = converge(clients=[new, {"name": "single", "key": KEYS["single"]}])
             assert run.returncode == 0, run.stdout
             assert release(host) != before
             assert chat(web, bearer("quick")).status_code == 401
+            # Its key was replaced, and the one before is good no more.
+            assert chat(web, bearer("single")).status_code == 200
+            assert chat(web, {"Authorization": f"Bearer {FORMER_KEY}"}).status_code == 401
             assert chat(web, {"Authorization": "Bearer key-of-new-0123456789abcdef"}).status_code == 200
         finally:
             enough.set()
