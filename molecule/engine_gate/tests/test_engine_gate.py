@@ -29,13 +29,16 @@ CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 KEY, NEXT = "key-of-the-platform-0123456789", "next-key-of-the-platform-0123456789"
 ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 3}
-# Says what arrived, whatever is asked.
+# Says what arrived, whatever is asked, and breaks off over the model `broken`.
 ECHO = """
 import json, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Echo(BaseHTTPRequestHandler):
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "/broken/" in self.path:
+            self.close_connection = True
+            return
         body = json.dumps({"path": self.path, "port": self.server.server_port, "headers": dict(self.headers)}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -139,6 +142,25 @@ def test_figures_are_for_who_has_the_key(web: httpx.Client) -> None:
 def test_an_engine_that_is_down_is_told_in_the_form_that_clients_read(web: httpx.Client) -> None:
     answer = web.get(url(18509, "/v1/models"), headers=bearer())
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("method", "port", "path", "status"),
+    [
+        # Gateways give to another host what is answered with 502.
+        ("POST", 18509, "/v1/completions", 502),
+        ("POST", 18502, "/v2/models/broken/infer", 500),
+        ("GET", 18502, "/v2/models/broken/ready", 502),
+    ],
+)
+def test_whether_the_engine_had_begun_is_told(
+    web: httpx.Client, method: str, port: int, path: str, status: int
+) -> None:
+    # The second time on a connection that was kept.
+    for _ in range(2):
+        answer = web.request(method, url(port, path), headers=bearer(), json=CHAT if method == "POST" else None)
+        code = {502: "upstream_unavailable", 500: "upstream_broke_off"}[status]
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
 def test_a_body_that_is_too_large_is_refused(web: httpx.Client) -> None:

@@ -52,15 +52,37 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
+class Gate(BaseHTTPRequestHandler):
+    """A gate whose engine is down, and which breaks off over the model ``broken``."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body["model"])
+        if body["model"] == "broken":
+            self.close_connection = True
+            return
+        self.send_response(502)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
 @pytest.fixture(scope="module", autouse=True)
 def upstreams() -> Iterator[None]:
-    """An engine that wants its own key, and a server that says what arrived."""
-    echo = ThreadingHTTPServer(("10.77.0.1", 18502), Echo)
-    threading.Thread(target=echo.serve_forever, daemon=True).start()
+    """An engine that wants its own key, a server that says what arrived, and a gate without an engine."""
+    servers = [ThreadingHTTPServer(("10.77.0.1", port), kind) for port, kind in ((18502, Echo), (18503, Gate))]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     with mock_server(host="10.77.0.1", port=18500, key=ENGINE_KEY, ttft_ms=30, spacing_ms=50):
         yield
-    echo.shutdown()
-    echo.server_close()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +152,39 @@ def test_an_upstream_sees_the_plain_path_and_no_key_of_a_client(web):
     assert seen["path"] == "/v2/models/name_1.x/config?verbose=1"
     assert "authorization" not in seen["headers"]
     assert seen["headers"]["x-forwarded-proto"] == "https"
+
+
+def until_the_gate_is_asked(web: httpx.Client, model: str) -> list[int]:
+    """The statuses of requests until one has come to the gate, which is left out for ten seconds after each."""
+    statuses: list[int] = []
+    for _ in range(100):
+        body = {**CHAT, "model": model, "max_tokens": 1}
+        statuses.append(web.post("/llama/v1/chat/completions", headers=bearer("quick"), json=body).status_code)
+        if model in Gate.asked:
+            return statuses
+        time.sleep(0.2)
+    raise AssertionError(f"nobody asked the gate: {statuses}")
+
+
+def taken() -> int:
+    """How many requests the engine has taken."""
+    return int(httpx.get("http://10.77.0.1:18500/stats").json()["requests"])
+
+
+def test_what_no_engine_has_begun_with_goes_to_the_next_host(web):
+    before = taken()
+    statuses = until_the_gate_is_asked(web, "down")
+    assert {*statuses} == {200}
+    assert taken() - before == len(statuses)
+
+
+def test_what_was_sent_is_never_sent_a_second_time(web):
+    before = taken()
+    *others, last = until_the_gate_is_asked(web, "broken")
+    assert last == 502
+    assert {*others} <= {200}
+    assert taken() - before == len(others)
+    assert Gate.asked.count("broken") == 1
 
 
 def test_user_interfaces_get_everything_under_their_path(web):
