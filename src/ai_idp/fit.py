@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -176,7 +177,12 @@ def hosts_of(project: Project, inventory: str, group: str = "gpu_servers") -> li
         for module, arguments in (("gpu_info", []), ("ansible.builtin.setup", ["-a", "filter=ansible_memtotal_mb"])):
             tree = Path(folder) / module
             command = [group, "-i", str(source), "-m", module, *arguments, "--tree", str(tree)]
-            said = project.ask("ansible", *command, timeout=ASK_TIMEOUT_S)
+            try:
+                said = project.ask("ansible", *command, timeout=ASK_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                raise FrontError(f"the hosts {group} of {inventory} gave no answer within {ASK_TIMEOUT_S} s") from error
+            except OSError as error:
+                raise FrontError(f"ansible can't be started: {error.strerror}: run `make setup`") from error
             answers[module] = {path.name: _said(path) for path in sorted(tree.glob("*"))} if tree.is_dir() else {}
             if not answers[module]:
                 reason = (said.stderr or said.stdout).strip().splitlines()

@@ -113,3 +113,11 @@ def test_what_can_not_be_asked_is_one_sentence(arguments: tuple[str, ...], words
     result = ask(*arguments)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_hosts_that_do_not_answer_in_time_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "ASK_TIMEOUT_S", 0.01)
+    result = ask("llama-3.2-1b-q4", "--inventory", "lab")
+    assert result.exit_code == 2
+    assert "the hosts gpu_servers of lab gave no answer within 0.01 s" in result.stderr
+    assert "Traceback" not in result.output
