@@ -39,7 +39,9 @@ def plays_of(playbook: Path) -> list[dict[str, Any]]:
 
 
 def before_the_first_change(plays: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plays up to the last that refuses, without what makes one host's refusal that of all.
+    """The plays up to those that refuse, without what makes one host's refusal that of all.
+
+    Plays further down may stop all hosts for another reason, when much was changed already.
 
     Raises:
         ValueError: no play refuses for all hosts, so this module has to learn how the week does it now.
@@ -47,7 +49,10 @@ def before_the_first_change(plays: list[dict[str, Any]]) -> list[dict[str, Any]]
     refusing = [place for place, play in enumerate(plays) if play.get(STOPS_ALL)]
     if not refusing:
         raise ValueError(f"no play says {STOPS_ALL}")
-    return [{key: value for key, value in play.items() if key != STOPS_ALL} for play in plays[: refusing[-1] + 1]]
+    end = refusing[0]
+    while end in refusing:
+        end += 1
+    return [{key: value for key, value in play.items() if key != STOPS_ALL} for play in plays[:end]]
 
 
 def lay_out(root: Path, folder: Path, playbook: str, inventory: Path, hosts: dict[str, Any]) -> tuple[Path, Path]:
