@@ -80,6 +80,36 @@ options:
     type: list
     elements: str
     default: []
+  asks:
+    description:
+      - What to ask the program about the current release, as for M(http_answers). The text C(@RELEASE@) in an answer
+        stands for the release's name.
+      - With V(present) it is asked where nothing changed, and the caller decides about the RV(problems).
+      - With V(healthy) an answer that is not right is an error, and the release stays on trial.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What the answer shows, for the message.
+        type: str
+        required: true
+      url:
+        description: The address.
+        type: str
+        required: true
+      method:
+        description: The HTTP method.
+        type: str
+        default: GET
+      status:
+        description: Status codes that are right.
+        type: list
+        elements: int
+        default: [200]
+      text:
+        description: What the whole answer must be. Any text is right when not set.
+        type: str
 attributes:
   check_mode:
     support: partial
@@ -102,6 +132,8 @@ EXAMPLES = r"""
     secret_templates: {clients.map: clients.map.j2}
     inputs: {CERTIFICATE: /etc/ai-idp/tls/server.crt}
     validate: [/usr/sbin/nginx, -t, -q, -c, "%s/nginx.conf"]
+    asks:
+      - {name: running release, url: http://127.0.0.1:8088/release, text: "@RELEASE@"}
 """
 
 RETURN = r"""
@@ -129,13 +161,29 @@ validated:
   description: Whether the program was asked. It is not when nothing changed.
   returned: success
   type: bool
+problems:
+  description: What was not answered as it must be, a sentence each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["running release: http://127.0.0.1:8088/release does not answer (Connection refused)"]
 """
 
 import os
 from dataclasses import asdict
+from typing import Any
 
-from ansible.module_utils.ai_idp.config_release import ConfigReleases, ReleaseError
+from ansible.module_utils.ai_idp.config_release import MARK, ConfigReleases, ReleaseError
+from ansible.module_utils.ai_idp.http_answers import ASKS_SPEC, ask_until_right, asks_of
 from ansible.module_utils.basic import AnsibleModule
+
+ANSWER_SECONDS = 10.0
+
+
+def answered(release: str | None, asks: list[dict[str, Any]]) -> list[str]:
+    """Ask the program about its release until each answer is right; tells what stays wrong, a sentence each."""
+    wanted = [{**ask, "text": ask["text"] and ask["text"].replace(MARK, str(release))} for ask in asks]
+    return ask_until_right(asks_of(wanted), ANSWER_SECONDS)
 
 
 def main() -> None:
@@ -153,6 +201,7 @@ def main() -> None:
             "parts": {"type": "list", "elements": "str", "default": []},
             "inputs": {"type": "dict", "default": {}},
             "validate": {"type": "list", "elements": "str", "default": []},
+            "asks": ASKS_SPEC,
         },
         supports_check_mode=True,
     )
@@ -168,8 +217,12 @@ def main() -> None:
         given["secret_owners"],
     )
     check = module.check_mode
+    problems: list[str] = []
     try:
         if given["state"] == "healthy":
+            problems = answered(releases.current, given["asks"])
+            if problems:
+                module.fail_json(msg=f"{'; '.join(problems)}.", problems=problems)
             result = releases.prove(given["keep"], check)
         elif given["state"] == "undone":
             result = releases.undo(check)
@@ -177,9 +230,10 @@ def main() -> None:
             result = releases.go_back(given["back_to"], given["secret_files"], check)
         else:
             result = releases.put(given["files"], given["secret_files"], check)
+            problems = [] if result.changed else answered(result.release, given["asks"])
     except (ReleaseError, OSError, KeyError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**asdict(result))
+    module.exit_json(**asdict(result), problems=problems)
 
 
 if __name__ == "__main__":

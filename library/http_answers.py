@@ -66,32 +66,20 @@ problems:
   sample: ["no key: https://10.77.0.12/v1/models answers 200, not 401"]
 """
 
-from ansible.module_utils.ai_idp.http_answers import Ask, ask_until_right
+from ansible.module_utils.ai_idp.http_answers import ASKS_SPEC, ask_until_right, asks_of
 from ansible.module_utils.basic import AnsibleModule
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "asks": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "url": {"type": "str", "required": True},
-                    "method": {"type": "str", "default": "GET"},
-                    "status": {"type": "list", "elements": "int", "default": [200]},
-                    "text": {"type": "str"},
-                },
-            },
+            "asks": {**ASKS_SPEC, "required": True, "default": None},
             "seconds": {"type": "float", "default": 10.0},
             "fail_on_problems": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    asks = [Ask(**{**entry, "status": tuple(entry["status"])}) for entry in module.params["asks"]]
-    problems = ask_until_right(asks, module.params["seconds"])
+    problems = ask_until_right(asks_of(module.params["asks"]), module.params["seconds"])
     if problems and module.params["fail_on_problems"]:
         module.fail_json(msg=f"{'; '.join(problems)}.", problems=problems)
     module.exit_json(changed=False, problems=problems)

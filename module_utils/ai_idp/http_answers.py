@@ -9,12 +9,26 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
 
 ASK_TIMEOUT_SECONDS = 10.0
 SHOWN_CHARACTERS = 120
 READ_BYTES = 1 << 20
+# How a module takes its asks.
+ASKS_SPEC = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "name": {"type": "str", "required": True},
+        "url": {"type": "str", "required": True},
+        "method": {"type": "str", "default": "GET"},
+        "status": {"type": "list", "elements": "int", "default": [200]},
+        "text": {"type": "str"},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -106,3 +120,8 @@ def ask_until_right(
             return [problem for _, problem in wrong]
         asks = [ask for ask, _ in wrong]
         sleep(0.5)
+
+
+def asks_of(entries: list[dict[str, Any]]) -> list[Ask]:
+    """What a module was given in the form of ``ASKS_SPEC``."""
+    return [Ask(**{**entry, "status": tuple(entry["status"])}) for entry in entries]

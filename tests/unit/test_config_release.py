@@ -10,6 +10,7 @@ from typing import Any
 import config_release
 import pytest
 from ansible.module_utils.ai_idp.config_release import ConfigReleases, ReleaseError, release_name
+from ansible.module_utils.ai_idp.http_answers import Ask
 from ansible.module_utils.testing import patch_module_args
 
 FILES = {"a.conf": "release @RELEASE@\n", "more/b.conf": "b\n"}
@@ -340,6 +341,37 @@ def test_the_module_wires_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with patch_module_args({**arguments, "files": {"a.conf": "x"}, "validate": REFUSES}), pytest.raises(SystemExit):
         config_release.main()
     assert "refused" in json.loads(capsys.readouterr().out)["msg"]
+
+
+def test_the_module_asks_which_release_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Ask] = []
+
+    def answer(asks: list[Ask], _seconds: float) -> list[str]:
+        asked.extend(asks)
+        return ["no key: answers 200, not 401"]
+
+    monkeypatch.setattr(config_release, "ask_until_right", lambda asks, seconds: answer(asks, seconds) if asks else [])
+    asks = [{"name": "running release", "url": "http://x", "text": "@RELEASE@"}, {"name": "no key", "url": "http://y"}]
+
+    def run(**more: Any) -> dict[str, Any]:
+        with patch_module_args({"dest": str(tmp_path), "asks": asks, **more}), pytest.raises(SystemExit):
+            config_release.main()
+        return dict(json.loads(capsys.readouterr().out))
+
+    made = run(files=FILES)
+    # The program has not been told of it yet.
+    assert (made["changed"], made["problems"], asked) == (True, [], [])
+    refused = run(state="healthy")
+    assert refused["failed"]
+    assert refused["msg"] == "no key: answers 200, not 401."
+    again = run(files=FILES)
+    assert (again["changed"], again["healthy"]) == (False, None)
+    assert again["problems"] == ["no key: answers 200, not 401"]
+    assert [ask.text for ask in asked[:2]] == [made["release"], None]
+    asks.clear()
+    assert run(state="healthy")["healthy"] == made["release"]
 
 
 def test_another_input_makes_another_release(tmp_path: Path) -> None:
