@@ -614,3 +614,53 @@ def test_preflight_tells_what_is_wrong(toy: Toy) -> None:
     assert "s3cret-of-mine" not in json.dumps(secret)
     assert "no list of sentences" in text["msg"]
     assert "Traceback" not in said
+
+
+def other_role(toy: Toy, name: str, tasks: list[dict[str, Any]]) -> None:
+    """A role with an option of its own, whose default and vars nobody outside knows."""
+    folder = toy.folder / "roles" / name
+    options = {f"{name}_port": {"type": "int", "default": 80}}
+    files = {
+        "meta/argument_specs.yml": {"argument_specs": {"main": {"options": options}}},
+        "defaults/main.yml": {f"{name}_port": 80},
+        "vars/main.yml": {f"__{name}_errors": f"{{{{ ['{name} is low'] if {name}_port | int < 9 else [] }}}}"},
+        "tasks/preflight.yml": tasks,
+    }
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(content))
+
+
+def test_roles_are_checked_in_one_task(toy: Toy) -> None:
+    def first(name: str, **more: Any) -> dict[str, Any]:
+        return {"role_preflight": {"problems": f"{{{{ __{name}_errors }}}}", **more}}
+
+    needs = {"accounts": [{"name": "nobody-of-that-name", "variable": "{{ 'red' ~ '_user' }}"}]}
+    other_role(toy, "red", [first("red", **needs)])
+    other_role(toy, "blue", [first("blue"), {"debug": {}}])
+    # What it may be set to depends on what the host says.
+    other_role(toy, "late", [{"debug": {}}, first("late")])
+    (toy.role / "tasks" / "preflight.yml").write_text(json.dumps([{"role_preflight": {}}]))
+
+    def check(*roles: str, **variables: Any) -> dict[str, Any]:
+        task = {"roles": list(roles), "roles_dir": str(toy.folder / "roles")}
+        return {"role_preflight": task, "vars": variables}
+
+    low, host, well, again, own = toy.run(
+        check("red", "blue", "toy", red_port=3, blue_port=2, toy_port="many"),
+        check("red"),
+        {**check("blue", "late", "toy"), "register": "__role_preflight"},
+        check("late", "toy"),
+        # It was checked in this run, so this one says nothing.
+        {"role_preflight": {"problems": ["that is wrong"]}},
+    )[0]
+    assert "red is low" in low["msg"]
+    assert "blue is low" in low["msg"]
+    assert "toy_port" in low["msg"]
+    assert "red_user" in host["msg"]
+    assert "nobody-of-that-name" in host["msg"]
+    assert (well["roles"], well["asking"]) == (["blue", "toy"], ["blue", "late"])
+    assert not well.get("skipped")
+    assert (again["roles"], again["asking"], again["skipped"]) == (["blue", "toy"], ["late"], True)
+    assert own["skipped"]
+    assert not own.get("failed")
