@@ -22,6 +22,9 @@ options:
     description: Key that the data should have been made with.
     type: str
     required: true
+  ca_file:
+    description: Certificate of the authority that n8n is to trust. One that is missing is an error, except in a check.
+    type: path
 extends_documentation_fragment: [read_only]
 author:
   - AI-IDP
@@ -51,7 +54,14 @@ encryption_key_matches:
   returned: always
   type: bool
   sample: true
+authority:
+  description: The content of O(ca_file) in Base64; empty where there is none.
+  returned: always
+  type: str
 """
+
+import base64
+import os
 
 from ansible.module_utils.ai_idp import n8n
 from ansible.module_utils.ai_idp.stack_info import describe
@@ -64,11 +74,16 @@ def main() -> None:
             "dir": {"type": "path", "required": True},
             "user": {"type": "str", "required": True},
             "encryption_key": {"type": "str", "required": True, "no_log": True},
+            "ca_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
     given = module.params
+    authority = b""
     try:
+        if given["ca_file"] and (os.path.exists(given["ca_file"]) or not module.check_mode):
+            with open(given["ca_file"], "rb") as stream:
+                authority = stream.read()
         found = describe(given["dir"], given["user"])
         matches = n8n.key_matches(f"{given['dir']}/data/config", given["encryption_key"])
     except OSError as error:
@@ -76,7 +91,11 @@ def main() -> None:
     except n8n.N8nError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        changed=False, release=found["release"], user_ids=found["user_ids"], encryption_key_matches=matches
+        changed=False,
+        release=found["release"],
+        user_ids=found["user_ids"],
+        encryption_key_matches=matches,
+        authority=base64.b64encode(authority).decode(),
     )
 
 

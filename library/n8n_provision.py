@@ -90,6 +90,33 @@ options:
     description: Seconds that one request, and an import, may take.
     type: int
     default: 180
+  asks:
+    description: What to ask n8n in the end, as for M(http_answers). An answer that is not right is an error. A check
+      asks nothing.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What the answer shows, for the message.
+        type: str
+        required: true
+      url:
+        description: The address.
+        type: str
+        required: true
+      method:
+        description: The HTTP method.
+        type: str
+        default: GET
+      status:
+        description: Status codes that are right.
+        type: list
+        elements: int
+        default: [200]
+      text:
+        description: What the whole answer must be. Any text is right when not set.
+        type: str
 attributes:
   check_mode:
     description: Tells what would be done. Where no API key was made yet, that is everything.
@@ -138,8 +165,10 @@ credentials:
 import json
 
 from ansible.module_utils.ai_idp import n8n
+from ansible.module_utils.ai_idp.http_answers import ASKS_SPEC, ask_until_right, asks_of
 from ansible.module_utils.basic import AnsibleModule
 
+ANSWER_SECONDS = 10.0
 IMPORT = ["docker", "compose", "exec", "--no-TTY", "n8n", "n8n", "import:workflow", "--input=/dev/stdin"]
 
 
@@ -175,6 +204,7 @@ def argument_spec():
             },
         },
         "timeout": {"type": "int", "default": 180},
+        "asks": ASKS_SPEC,
     }
 
 
@@ -252,6 +282,9 @@ def main():
         result, changed = run(module)
     except n8n.N8nError as error:
         module.fail_json(msg=str(error))
+    wrong = [] if module.check_mode else ask_until_right(asks_of(module.params["asks"]), ANSWER_SECONDS)
+    if wrong:
+        module.fail_json(msg=f"{'; '.join(wrong)}.")
     for edit in result.edited:
         module.warn(edit)
     module.exit_json(

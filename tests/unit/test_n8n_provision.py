@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import n8n_provision
 import pytest
 from ansible.module_utils.ai_idp import n8n
+from ansible.module_utils.testing import patch_module_args
 
 Json = dict[str, Any]
 PASSWORD = "not-a-secret-Password-1"
@@ -391,3 +393,21 @@ def test_data_of_another_key_is_known_before_anything_is_changed(tmp_path: Path)
     with pytest.raises(n8n.N8nError, match="names no encryption key as n8n writes it") as error:
         n8n.key_matches(str(path), "one")
     assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_the_module_asks_as_a_stranger_in_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    monkeypatch.setattr(n8n_provision, "run", lambda _module: (n8n.Provisioned(False, [], [], []), False))
+    monkeypatch.setattr(n8n_provision, "ask_until_right", lambda asks, _seconds: [f"{asks[0].name}: answers 200"])
+    given = {
+        **{"url": "http://x", "email": "a@b", "password": PASSWORD, "project_dir": str(tmp_path)},
+        **{"api_key_file": str(tmp_path / "key"), "memory_file": str(tmp_path / "memory")},
+        "asks": [{"name": "API for a stranger", "url": "http://x/api", "status": [401]}],
+        "_ansible_check_mode": check,
+    }
+    with patch_module_args(given), pytest.raises(SystemExit):
+        n8n_provision.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told.get("msg") == (None if check else "API for a stranger: answers 200.")

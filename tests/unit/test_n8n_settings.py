@@ -1,9 +1,13 @@
 """What the role n8n refuses before it changes anything."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import n8n as n8n_filters
+import n8n_info
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 SETTINGS: dict[str, Any] = {
     "broker_port": 5679,
@@ -69,3 +73,19 @@ def test_each_bad_setting_is_named_and_no_secret_shown(wrong: dict[str, Any], wo
     (problem,) = n8n_filters.n8n_problems({**SETTINGS, **wrong}, {"encryption_key_matches": None})
     assert words in problem
     assert "hidden" not in problem
+
+
+def test_the_authority_is_read_before_anything_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"dir": str(tmp_path), "user": "root", "encryption_key": "0" * 64, "ca_file": str(tmp_path / "ca.crt")}
+
+    def look(**more: Any) -> dict[str, Any]:
+        with patch_module_args({**given, **more}), pytest.raises(SystemExit):
+            n8n_info.main()
+        return dict(json.loads(capsys.readouterr().out))
+
+    assert "ca.crt can't be read" in look()["msg"]
+    # In a check of a bare host nobody has made it yet.
+    assert look(_ansible_check_mode=True)["authority"] == ""
+    (tmp_path / "ca.crt").write_text("PEM\n")
+    assert look()["authority"] == "UEVNCg=="
+    assert look(ca_file="")["authority"] == ""
