@@ -219,6 +219,13 @@ options:
         description: Seconds that it may take until it does.
         type: float
         default: 30
+      health_file:
+        description: File that the program, or what a timer starts, writes now and again.
+        type: path
+      health_file_seconds:
+        description: How old that file may be.
+        type: float
+        default: 60
 attributes:
   check_mode:
     support: full
@@ -383,6 +390,8 @@ ARGUMENTS: dict[str, Any] = {
             "health_url": {"type": "str", "default": ""},
             "health_status": {"type": "list", "elements": "int", "default": [200]},
             "health_seconds": {"type": "float", "default": 30.0},
+            "health_file": {"type": "path"},
+            "health_file_seconds": {"type": "float", "default": 60.0},
         },
     },
     # From the action plugin's second call: it has installed or made what was missing.
@@ -450,6 +459,8 @@ def wanted_unit(entry: dict[str, Any], due: str) -> WantedUnit:
         health_url=entry["health_url"],
         health_status=tuple(entry["health_status"]),
         health_seconds=entry["health_seconds"],
+        health_file=entry["health_file"],
+        health_file_seconds=entry["health_file_seconds"],
     )
 
 

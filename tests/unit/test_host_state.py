@@ -440,6 +440,19 @@ def test_what_fails_or_does_not_answer_says_its_last_words() -> None:
         apply(Systemd({}), ask=lambda _url: "refused", health_url="http://x", health_seconds=0.0)
 
 
+def test_a_file_that_a_timer_renews_must_be_fresh(tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    health: dict[str, Any] = {"health_file": str(page), "health_file_seconds": 60.0, "health_seconds": 0.0}
+    with pytest.raises(StateError, match=r"index.html is missing or older than 60 s, though toy.service runs"):
+        apply(Systemd({}), **health)
+    apply(Systemd({}), check=True, **health)
+    page.touch()
+    apply(Systemd({}), **health)
+    os.utime(page, (1, 1))
+    with pytest.raises(StateError, match="its last words"):
+        apply(Systemd({}), **health)
+
+
 def test_systemd_that_does_not_answer_is_told() -> None:
     with pytest.raises(StateError, match=r"systemd does not tell about toy\.service: no bus"):
         Units(Journal(), False, lambda _argv, _timeout: Answer(1, "no bus")).apply([WantedUnit("toy.service")])

@@ -27,6 +27,8 @@ ENTRY = {
     "health_url": "",
     "health_status": [200],
     "health_seconds": 1.0,
+    "health_file": None,
+    "health_file_seconds": 60.0,
 }
 
 

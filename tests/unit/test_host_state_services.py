@@ -33,7 +33,8 @@ def test_a_unit_waits_for_the_file_that_it_needs(tmp_path: Path, monkeypatch: py
     settings = tmp_path / "settings"
     unit = {"name": "toy.service", "state": "started", "enabled": True, "needs": str(settings), "health_url": ""}
     given: dict[str, Any] = {key: [] for key in ("directories", "files", "links", "purge", "absent")}
-    given["units"] = [{**unit, "health_status": [200], "health_seconds": 1, "drop_ins": []}]
+    health = {"health_status": [200], "health_seconds": 1, "health_file": None, "health_file_seconds": 60}
+    given["units"] = [{**unit, **health, "drop_ins": []}]
     units = Units(Journal(), False)
     due = Due(False, {"toy.service": Triggers()}, units.show, str(tmp_path / "due"))
     host_state.set_state(given, units.journal, units, due)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import ssl
 import time
 import urllib.error
@@ -49,6 +50,7 @@ class WantedUnit:
         restart, reload: whether it must take something new over. One that does not run yet is only started.
         health_url: address on the host that answers with one of ``health_status`` when the program works.
         health_seconds: how long it may take until then.
+        health_file: file that it writes now and again, and that may be ``health_file_seconds`` old.
         oneshot: it does its work and ends; ``restart`` alone says whether it is run.
     """
 
@@ -60,6 +62,8 @@ class WantedUnit:
     health_url: str = ""
     health_status: tuple[int, ...] = (200,)
     health_seconds: float = 30.0
+    health_file: str | None = None
+    health_file_seconds: float = 60.0
     oneshot: bool = False
 
 
@@ -158,6 +162,14 @@ def answer_of(url: str) -> int | str:
         return error.code
     except Exception as error:  # whatever the other end says instead of HTTP
         return str(error) or type(error).__name__
+
+
+def is_younger(path: str, seconds: float) -> bool:
+    """Whether a file was written within the last seconds; one that is not there was not."""
+    try:
+        return time.time() - os.stat(path).st_mtime < seconds
+    except FileNotFoundError:
+        return False
 
 
 class Units:
@@ -283,6 +295,8 @@ class Units:
             self.done(wanted.name)
         if wanted.health_url and not self.check:
             self._healthy(wanted)
+        if wanted.health_file and not self.check:
+            self._fresh(wanted.health_file, wanted)
 
     def _healthy(self, wanted: WantedUnit) -> None:
         until = time.monotonic() + wanted.health_seconds
@@ -302,6 +316,18 @@ class Units:
                 raise StateError(
                     f"{wanted.name} does not answer {wanted.health_url} ({said}) within {wanted.health_seconds:g} s. "
                     f"{self._last_words(wanted.name)}"
+                )
+            self._sleep(0.3)
+
+    def _fresh(self, path: str, wanted: WantedUnit) -> None:
+        until = time.monotonic() + wanted.health_seconds
+        while not is_younger(path, wanted.health_file_seconds):
+            if time.monotonic() >= until:
+                # What a timer starts has something to say, not the timer.
+                program = re.sub(r"\.timer$", ".service", wanted.name)
+                raise StateError(
+                    f"{path} is missing or older than {wanted.health_file_seconds:g} s, though {wanted.name} runs. "
+                    f"{self._last_words(program)}"
                 )
             self._sleep(0.3)
 
