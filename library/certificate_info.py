@@ -78,6 +78,11 @@ options:
         description: A certificate with fewer days left ends soon.
         type: int
         required: true
+  packages:
+    description: Packages that must be installed.
+    type: list
+    elements: str
+    default: []
   fail_on_problems:
     description: Fail with the problems as the message. Without it the caller decides.
     type: bool
@@ -131,6 +136,8 @@ ca:
 """
 
 from ansible.module_utils.ai_idp.certificate_info import Authority, Inspector, Server, text_of
+from ansible.module_utils.ai_idp.host_state.base import package_names
+from ansible.module_utils.ai_idp.host_state.changes import StateError
 from ansible.module_utils.basic import AnsibleModule
 
 STRINGS = {"type": "list", "elements": "str", "default": []}
@@ -163,6 +170,7 @@ def main() -> None:
                     "renew_days": {"type": "int", "required": True},
                 },
             },
+            "packages": STRINGS,
             "fail_on_problems": {"type": "bool", "default": False},
             "advice": {"type": "str", "default": ""},
         },
@@ -170,6 +178,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     inspector = Inspector()
+    try:
+        there = package_names(module.params["packages"])
+    except StateError as error:
+        module.fail_json(msg=str(error))
+    inspector.problems += [f"{name} is not installed" for name in module.params["packages"] if name not in there]
     certificate = ca = ""
     if module.params["authority"]:
         authority = Authority(**module.params["authority"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_engine_check
-short_description: Tells whether the running Docker engine does what its daemon.json says
+short_description: Tells which engine a host has and whether it does what its daemon.json says
 description:
   - Asks the engine for its settings and compares them, key by key, with the wanted ones. Changes nothing, and does not
     start an engine that is stopped.
@@ -18,6 +18,11 @@ options:
     description: Where they stand, for the message.
     type: path
     default: /etc/docker/daemon.json
+  packages:
+    description: Packages to look for.
+    type: list
+    elements: str
+    default: []
   wait_seconds:
     description: How long to wait until all is as wanted.
     type: float
@@ -55,12 +60,19 @@ problems:
   type: list
   elements: str
   sample: [log-driver is journald]
+installed:
+  description: Those of O(packages) that are installed.
+  returned: success
+  type: list
+  elements: str
+  sample: [docker.io]
 """
 
 import time
 from dataclasses import asdict
 
 from ansible.module_utils.ai_idp.docker_engine import look
+from ansible.module_utils.ai_idp.host_state.base import package_names
 from ansible.module_utils.ai_idp.host_state.changes import StateError
 from ansible.module_utils.basic import AnsibleModule
 
@@ -72,6 +84,7 @@ def main() -> None:
         argument_spec={
             "settings": {"type": "dict", "required": True},
             "settings_file": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "packages": {"type": "list", "elements": "str", "default": []},
             "wait_seconds": {"type": "float", "default": 0.0},
             "fail_on_problems": {"type": "bool", "default": False},
         },
@@ -79,6 +92,7 @@ def main() -> None:
     )
     until = time.monotonic() + module.params["wait_seconds"]
     try:
+        installed = package_names(module.params["packages"])
         engine = look(module.params["settings"])
         while engine.problems and time.monotonic() < until:
             time.sleep(PAUSE_SECONDS)
@@ -92,7 +106,7 @@ def main() -> None:
             "journalctl -u docker.service.",
             **asdict(engine),
         )
-    module.exit_json(changed=False, **asdict(engine))
+    module.exit_json(changed=False, installed=installed, **asdict(engine))
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ class Inspector:
     def server(self, wanted: Server) -> None:
         """Look at a server's key and certificate."""
         if wanted.private:
+            self._places({os.path.dirname(wanted.key): 0o755})
             self._places({wanted.key: 0o600, wanted.certificate: 0o644, wanted.ca: 0o644})
         certificate = self._pair(wanted.key, wanted.certificate, "P-256" if wanted.private else "")
         if certificate is None:

@@ -1,5 +1,6 @@
 """Keys and certificates that are as they must be are recognised in one look, and each damage is named."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import certificate_info
 import pytest
 from ansible.module_utils.ai_idp.certificate_info import Authority, Inspector, Server, parse_certificate, written
+from ansible.module_utils.testing import patch_module_args
 
 DAY = 86400
 SERVER_EXTENSIONS = (
@@ -74,6 +77,7 @@ def sign(folder: Path, names: str = "DNS:door.lan,IP:10.0.0.2", extensions: str 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
+    folder.chmod(0o755)
     make_authority(folder)
     make_key(folder / "server.key", "prime256v1")
     sign(folder)
@@ -104,6 +108,19 @@ def problems(folder: Path, wanted: Server | None = None, days_later: float = 0) 
     return inspector.problems
 
 
+def test_a_package_that_is_gone_is_a_problem(
+    tls: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate_info, "package_names", lambda names: names[:1])
+    files = {"key": f"{tls}/server.key", "certificate": f"{tls}/server.crt", "client": False}
+    with (
+        patch_module_args({"server": files, "packages": ["openssl", "python3-cryptography"]}),
+        pytest.raises(SystemExit),
+    ):
+        certificate_info.main()
+    assert json.loads(capsys.readouterr().out)["problems"] == ["python3-cryptography is not installed"]
+
+
 def test_openssl_s_words_are_read() -> None:
     certificate = parse_certificate(PRINTED)
     assert certificate.subject == {"organizationName": "a, b", "commonName": "röle"}
@@ -127,9 +144,9 @@ def test_each_file_that_is_gone_is_named_once(tls: Path, name: str) -> None:
     assert problems(tls).count(f"{tls / name} is missing") == 1
 
 
-@pytest.mark.parametrize("name", ["server.key", "server.crt", "ca.crt", "ca.key", "issued/gateway.crt", "issued"])
+@pytest.mark.parametrize("name", ["server.key", "server.crt", "ca.crt", "ca.key", "issued/gateway.crt", "issued", "."])
 def test_each_other_mode_is_found(tls: Path, name: str) -> None:
-    (tls / name).chmod(0o666 if name != "issued" else 0o700)
+    (tls / name).chmod(0o700 if (tls / name).is_dir() else 0o666)
     assert any(f"{tls / name} has the mode" in problem for problem in problems(tls))
 
 

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import docker_engine_check
 import pytest
 from ansible.module_utils.ai_idp.docker_engine import Engine, differences, look
 from ansible.module_utils.ai_idp.programs import Answer
+from ansible.module_utils.testing import patch_module_args
 from docker_engine import docker_engine_accounts, docker_engine_problems
 
 GOOD: dict[str, Any] = {
@@ -151,3 +153,14 @@ def test_a_stopped_engine_is_not_started_by_a_question() -> None:
 def test_an_engine_that_does_not_answer_is_a_problem() -> None:
     (problem,) = look(WANTED, Host(info=Answer(1, "Cannot connect to the Docker daemon"))).problems
     assert problem == "the engine does not answer docker info: Cannot connect to the Docker daemon"
+
+
+def test_the_module_tells_engine_and_packages_in_one_call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_engine_check, "look", lambda wanted: look(wanted, Host("inactive")))
+    monkeypatch.setattr(docker_engine_check, "package_names", lambda names: names[1:])
+    with patch_module_args({"settings": WANTED, "packages": ["docker-ce", "docker.io"]}), pytest.raises(SystemExit):
+        docker_engine_check.main()
+    told = json.loads(capsys.readouterr().out)
+    assert (told["installed"], told["problems"]) == (["docker.io"], ["docker.service is inactive"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.ai_idp.host_state.base import Account, installed, lacking, package_versions
+from ansible.module_utils.ai_idp.host_state.base import Account, installed, lacking, package_names, package_versions
 from ansible.module_utils.ai_idp.host_state.changes import Journal, StateError
 from ansible.module_utils.ai_idp.host_state.paths import Paths, Wanted, WantedFile
 from ansible.module_utils.ai_idp.host_state.units import OWN_UNITS, Unit, Units, WantedUnit, answer_of, parse_show
@@ -68,6 +68,9 @@ def test_a_name_that_another_package_provides_is_not_missing() -> None:
     assert calls == [["curl"]]
     found = package_versions(["curl", "mail-transport-agent", "nosuch"], dpkg)
     assert found == {"curl": "8.5", "mail-transport-agent": "3.7"}
+    # Of packages that are to go, the name itself counts.
+    assert package_names(["mail-transport-agent", "curl", "nosuch"], dpkg) == ["curl"]
+    assert package_names([], dpkg) == []
 
 
 def test_dpkg_that_fails_is_no_empty_host() -> None:

@@ -71,6 +71,18 @@ def installed(text: str) -> dict[str, str]:
     return versions
 
 
+def package_names(asked: list[str], program: Callable[[list[str], float], Answer] = run) -> list[str]:
+    """Tell which packages of these very names are installed. One that only provides such a name does not count.
+
+    Raises:
+        StateError: dpkg can't be asked.
+    """
+    if not asked:
+        return []
+    there = {line.split("\t")[1] for line in _dpkg(asked, program).splitlines() if line.startswith("installed\t")}
+    return [name for name in asked if name in there]
+
+
 def package_versions(wanted: list[str], program: Callable[[list[str], float], Answer] = run) -> dict[str, str]:
     """Tell the versions of those packages that are installed as wanted, in the order in which they are wanted.
 
@@ -86,13 +98,18 @@ def package_versions(wanted: list[str], program: Callable[[list[str], float], An
     for names in ([name.partition("=")[0] for name in wanted], []):
         if len(found) == len(set(wanted)):
             break
-        answer = program(["dpkg-query", "--show", SHOWN, *names], DPKG_TIMEOUT_SECONDS)
-        # 1: it does not know one of them.
-        if answer.rc not in (0, 1):
-            raise StateError(f"dpkg-query can't tell which packages are installed: {answer.output.strip()}")
-        there = installed(answer.output)
+        there = installed(_dpkg(names, program))
         for name in wanted:
             package, _, version = name.partition("=")
             if package in there and version in ("", there[package]):
                 found[name] = there[package]
     return {name: found[name] for name in wanted if name in found}
+
+
+def _dpkg(names: list[str], program: Callable[[list[str], float], Answer]) -> str:
+    """What dpkg-query says of packages, or of all that it knows where none is named."""
+    answer = program(["dpkg-query", "--show", SHOWN, *names], DPKG_TIMEOUT_SECONDS)
+    # 1: it does not know one of them.
+    if answer.rc not in (0, 1):
+        raise StateError(f"dpkg-query can't tell which packages are installed: {answer.output.strip()}")
+    return answer.output
