@@ -77,7 +77,9 @@ def test_a_key_may_overlap_with_the_one_before_and_is_replaced_once(before: dict
     variables["platform_secrets_rotate"] = False
     converge("-e", json.dumps(variables))
     assert keys() == rotated
-    said = converge("-e", json.dumps({**variables, "platform_secrets_forget": ["first_key"]}), "-v")
+    said = converge(
+        "-e", json.dumps({**variables, "platform_secrets_forget": ["first_key"]}), "-v", ANSIBLE_FORCE_COLOR="0"
+    )
     assert re.search(r"forgotten\W+first_key\b", said)
     assert keys() == {name: key for name, key in rotated.items() if name != "first_key_before"}
 
