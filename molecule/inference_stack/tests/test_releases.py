@@ -229,7 +229,7 @@ def test_the_next_run_completes_one_that_was_cut_off(host: Host, step: str, proo
         said += line
         if line.startswith("TASK [") and step in line:
             # Into the task, and not before it.
-            time.sleep(0.7)
+            time.sleep(0.2)
             os.killpg(run.pid, signal.SIGKILL)
     assert run.wait(timeout=60) == -signal.SIGKILL, said
     if step == RESTING:
