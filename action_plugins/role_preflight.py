@@ -14,7 +14,9 @@ description:
     such a task has checked a role, the role's own task is skipped.
 options:
   problems:
-    description: Sentences on what else is wrong with the settings. An empty list is well.
+    description:
+      - Sentences on what else is wrong with the settings. An empty list is well. With O(roles) they are about none of
+        them, and come first.
     type: list
     elements: str
     default: []
@@ -130,8 +132,8 @@ class ActionModule(ActionBase):
 
     def _check_several(self, names: list[str], checked: list[str], variables: dict[str, Any]) -> dict[str, Any]:
         """Check all roles of which nobody has: their settings first, then the host for all of them."""
-        asking, problems, needs = [], [], dict[str, list[Any]]()
-        new = []
+        asking, needs, new = [], dict[str, list[Any]](), []
+        problems = list(self._templar.template(self._task.args.get("problems")) or [])
         for name in dict.fromkeys(names):
             folder = Path(self._task.args["roles_dir"]) / name
             first, *more = self._load(folder / "tasks" / "preflight.yml")

@@ -262,6 +262,8 @@ FAMILIES = re.compile(r"(llama-bench-(cpu|gpu)|network-(throughput|latency)|trit
 
 def _refuse_unknown(only: list[str], names: list[str], given: dict[str, Any]) -> None:
     """A name that is another host's is nothing to do here; one that no host has is a mistake."""
+    if not only:
+        return
     possible = _possible(given)
     unknown = [name for name in only if name not in names and name not in possible and not FAMILIES.fullmatch(name)]
     if not unknown:

@@ -21,17 +21,18 @@ description:
 options:
   step:
     description:
-      - V(addresses) reads the addresses of this host. Run it on both.
+      - V(addresses) reads the addresses of this host, the peer.
       - V(serve) starts, on the peer, a server for each of O(addresses), by systemd-run as a user of its own, bound to
         the one address, open to O(clients) alone. It ends by itself after O(lifetime).
-      - V(measure) measures the paths from O(addresses) to O(peer_addresses).
+      - V(measure), on the other host, measures the paths from its addresses to O(peer_addresses).
       - V(stop) ends, on the peer, the servers and removes their program.
       - V(judge) compares tokens per second without and through RPC.
     type: str
     choices: [addresses, serve, measure, stop, judge]
     required: true
   addresses:
-    description: This host's addresses, as V(addresses) returned them.
+    description:
+      - This host's addresses, as V(addresses) returned them. V(measure) reads them itself where they are not given.
     type: list
     elements: dict
   peer_addresses:
@@ -133,7 +134,6 @@ EXAMPLES = r"""
 - name: The links to the peer are measured
   rpc_latency:
     step: measure
-    addresses: "{{ __own.addresses }}"
     peer_addresses: "{{ __peer.addresses }}"
     peer: jetson
     results_dir: /home/ubuntu/ai-idp/benchmark/links/jetson
@@ -151,7 +151,7 @@ EXAMPLES = r"""
 RETURN = r"""
 addresses:
   description: Addresses that another host may reach; those of containers, virtual machines and loopback are left out.
-  returned: step is addresses
+  returned: step is addresses or measure
   type: list
   elements: dict
   sample:
@@ -213,11 +213,16 @@ PROGRAM_DIR = "/run/ai-idp-rpc-link"
 START_PATIENCE = 15.0
 
 
-def read_addresses(module: AnsibleModule) -> None:
+def addresses_of(module: AnsibleModule) -> list[dict[str, Any]]:
+    """This host's addresses. Without the program that tells them the module fails."""
     program = module.get_bin_path("ip", opt_dirs=["/usr/sbin", "/sbin"])
     if not program:
         module.fail_json(msg="ip is not there, which tells the addresses: install the package iproute2")
-    module.exit_json(changed=False, addresses=rpc_latency.read_addresses(program))
+    return rpc_latency.read_addresses(program)
+
+
+def read_addresses(module: AnsibleModule) -> None:
+    module.exit_json(changed=False, addresses=addresses_of(module))
 
 
 def wait_for(address: str, port: int) -> bool:
@@ -280,6 +285,8 @@ def stop(module: AnsibleModule) -> None:
 def measure(module: AnsibleModule) -> None:
     params = module.params
     program = module.get_bin_path("ip", opt_dirs=["/usr/sbin", "/sbin"])
+    if params["addresses"] is None:
+        params["addresses"] = addresses_of(module)
     profile = params["hardware_profile"]
     wanted = rpc_latency.Wanted(
         **{
@@ -293,7 +300,6 @@ def measure(module: AnsibleModule) -> None:
     problem = wanted.problem()
     if problem:
         module.fail_json(msg=problem)
-    wanted.addresses, wanted.peer_addresses = wanted.addresses or [], wanted.peer_addresses or []
     if profile:
         wanted.hardware = benchmark_measure.hardware_of(profile)
         wanted.hardware_fingerprint = profile.get("fingerprint") or hardware_profile.fingerprint(profile)
@@ -301,10 +307,12 @@ def measure(module: AnsibleModule) -> None:
     finished = survey.finished()
     if finished:
         plan = f"{rpc_latency.ID}: kept, measured at {finished['measured_at']}"
-        module.exit_json(changed=False, measurement=finished, kept=True, plan=plan, expected_seconds=0)
+        answer = {"kept": True, "plan": plan, "expected_seconds": 0}
+        module.exit_json(changed=False, measurement=finished, addresses=wanted.addresses, **answer)
     seconds = survey.expected_seconds()
     about = benchmark_measure.duration_text(seconds)
-    answer: dict[str, Any] = {
+    answer = {
+        "addresses": wanted.addresses,
         "kept": False,
         "plan": f"{rpc_latency.ID}: {len(survey.paths)} paths, {wanted.runs} runs of each, about {about}",
         "expected_seconds": seconds,
@@ -358,7 +366,7 @@ def main() -> None:
         },
         required_if=[
             ("step", "serve", ("addresses", "clients", "program")),
-            ("step", "measure", ("addresses", "peer_addresses", "results_dir", "program")),
+            ("step", "measure", ("peer_addresses", "results_dir", "program")),
             ("step", "judge", ("through",)),
         ],
         supports_check_mode=True,

@@ -156,7 +156,7 @@ def test_hosts_without_an_address_listen_and_are_called_at_that_of_their_default
 HARDWARE = """
 - hosts: 1e3
   gather_facts: false
-  vars: {__hardware: {status: same}, __roles: [], __variables_known: true}
+  vars: {__roles: [], __role_preflight: {roles: []}}
   tasks:
     # What week 3 keeps; with it nothing is gathered again.
     - ansible.builtin.setup: {gather_subset: [min, network]}
