@@ -365,10 +365,14 @@ def benchmark_plan(given: dict[str, Any]) -> list[Item]:
     return items
 
 
-def benchmark_problems(
-    runs: int, warmup_runs: int, timeout: int, peers: list[dict[str, Any]], hosts: list[str]
-) -> list[str]:
-    """Say what of the settings makes no sense, a sentence each; ``hosts`` are those of the inventory."""
+def benchmark_problems(given: dict[str, Any], hosts: list[str]) -> list[str]:
+    """Say what of the settings makes no sense, a sentence each.
+
+    Args:
+        given: as for ``benchmark_plan``.
+        hosts: those of the inventory.
+    """
+    runs, warmup_runs, timeout, peers = (given[name] for name in ("runs", "warmup_runs", "timeout", "peers"))
     problems = []
     if runs < 2:
         problems.append(
@@ -384,6 +388,10 @@ def benchmark_problems(
             f"benchmark_peers names {', '.join(unknown)}, which the inventory does not have: name hosts of the "
             "inventory."
         )
+    try:
+        benchmark_plan(given)
+    except AnsibleFilterError as error:
+        problems.append(error.message)
     return problems
 
 

@@ -1058,6 +1058,23 @@ def unmeasured(measurements: Iterable[Item], results: Iterable[Item]) -> list[st
     return [measurement["id"] for measurement in measurements if measurement["id"] not in known]
 
 
+def but_finished(pattern: str | Iterable[str], names: Iterable[str], hostvars: HostVars) -> str | Iterable[str]:
+    """Leave those out of a pattern of hosts of which this run found everything measured.
+
+    Args:
+        pattern: as ``hosts`` of a play has it.
+        names: names of all hosts.
+        hostvars: variables of every host; what the role benchmark found is ``__benchmark_known``.
+
+    Returns:
+        the pattern, with what it leaves out.
+    """
+    if not isinstance(pattern, str):
+        return pattern
+    known = {name: hostvars[name].get("__benchmark_known") for name in names if name in hostvars}
+    return "".join([pattern, *(f":!{name}" for name, found in known.items() if not (found or {}).get("pending"))])
+
+
 def findings_are_current(names: Iterable[str], hostvars: HostVars) -> bool:
     """Tell whether the verdicts that this run has given know of all that it has measured.
 
@@ -1147,6 +1164,6 @@ class FilterModule:
             *(status_page_machines, status_page_services, status_page_versions),
             *(inference_endpoints, gateway_endpoints, edge_endpoints, own_endpoints, endpoints_after),
             *(finding_hosts, derived_findings),
-            *(measured_results, unmeasured, findings_are_current, week_hosts, gate_key_hosts),
+            *(measured_results, unmeasured, findings_are_current, but_finished, week_hosts, gate_key_hosts),
         )
         return {function.__name__: function for function in functions}

@@ -844,13 +844,16 @@ def test_the_module_is_asked_with_keys_and_without_names() -> None:
 
 
 def test_settings_that_make_no_sense_are_named_all_at_once() -> None:
-    assert benchmark_problems(2, 0, 1, [{"name": "a"}], ["a"]) == []
-    said = " ".join(benchmark_problems(1, -1, 0, [{"name": "b"}], ["a"]))
+    peer = {"name": "a", "address": "192.0.2.1"}
+    assert benchmark_problems(given(runs=2, warmup_runs=0, timeout=1, peers=[peer]), ["a"]) == []
+    wrong = given(runs=1, warmup_runs=-1, timeout=0, peers=[{**peer, "name": "b"}], only=["vllm-c2"])
+    said = " ".join(benchmark_problems(wrong, ["a"]))
     for words in (
         "benchmark_runs is 1",
         "benchmark_warmup_runs is -1",
         "benchmark_timeout is 0",
         "benchmark_peers names b",
+        "benchmark_only names vllm-c2",
     ):
         assert words in said
 

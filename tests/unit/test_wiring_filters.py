@@ -999,3 +999,14 @@ def test_keys_to_come_stand_in_until_they_are_made() -> None:
     assert secrets["b"] != secrets["c"]
     # As the services want them; n8n takes no password of more than 72.
     assert re.fullmatch(r"[A-Za-z0-9_-]{64}", secrets["b"])
+
+
+def test_hosts_with_nothing_left_to_measure_are_left_out() -> None:
+    hosts = {
+        "gpu": {"__benchmark_known": {"pending": ["vllm-c1"]}},
+        "edge": {"__benchmark_known": {"pending": []}},
+        # This run has not looked at it.
+        "gateway": {},
+    }
+    assert wiring.but_finished("gpu_servers:edge", [*hosts, "gone"], hosts) == "gpu_servers:edge:!edge:!gateway"
+    assert wiring.but_finished([], list(hosts), hosts) == []
