@@ -106,7 +106,9 @@ def test_a_release_that_was_healthy_is_had_back_with_the_keys_of_today(
         done = back(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         assert current() == wanted
-        assert "max-size: 11m" in gpu_server.file(f"{STACK}/current/compose.yml").content_string or wanted == ours
+        assert ('max-size: "11m"' in gpu_server.file(f"{STACK}/current/compose.yml").content_string) == (
+            wanted == other
+        )
         assert serves()
     assert read_secrets() == keys
     # What the inventory says is the first again, with the keys of today.
