@@ -471,6 +471,7 @@ class Pretended:
         monkeypatch.setattr(session, "before_side", self.before_side)
         monkeypatch.setattr(light_hosts, "write_inventories", lambda _root, where, sizes: dict.fromkeys(sizes, where))
         monkeypatch.setattr(runs, "run", lambda *_, **__: 0.0)
+        monkeypatch.setattr(session, "settle", lambda: None)
         monkeypatch.setattr(light_hosts, "remove", lambda: self.left.append("removed"))
 
     def before_side(self, *_: object) -> sides.Side:
@@ -605,3 +606,16 @@ def test_a_processor_without_a_name_is_its_architecture() -> None:
         cpu_model("processor\t: 0\nmodel name\t: Example CPU @ 2 GHz\nmodel name\t: other\n") == "Example CPU @ 2 GHz"
     )
     assert cpu_model("processor\t: 0\n") == os.uname().machine
+
+
+@pytest.mark.parametrize(("loads", "waited"), [([0.5], 0), ([9.0, 4.0, 1.0], 2), ([9.0] * 100, 60)])
+def test_a_busy_machine_is_waited_for_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, loads: list[float], waited: int
+) -> None:
+    now, left = [0.0], list(loads)
+    monkeypatch.setattr(session.os, "sched_getaffinity", lambda _process: {0, 1})
+    monkeypatch.setattr(session.os, "getloadavg", lambda: (left.pop(0), 0.0, 0.0))
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    session.settle()
+    assert now[0] == 5 * waited

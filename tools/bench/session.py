@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 WORK = ROOT / ".cache/bench"
 SIDES = (THIS, STOCK, BEFORE)
+# What was started just now, such as light hosts, is given so many seconds to come to rest.
+PATIENCE_S = 300
 NOT_REACHED = NotMeasured("the bench ended before it", failed=True)
 
 
@@ -87,6 +90,13 @@ def with_lab(side: Side) -> Side:
 def say(text: str) -> None:
     """A line of progress, at once."""
     print(f"bench: {text}", flush=True)
+
+
+def settle() -> None:
+    """Wait until the machine has less to do than it has processors, or for `PATIENCE_S` seconds."""
+    until = time.monotonic() + PATIENCE_S
+    while os.getloadavg()[0] > len(os.sched_getaffinity(0)) and time.monotonic() < until:
+        time.sleep(5)
 
 
 def told(found: Run) -> str:
@@ -148,6 +158,7 @@ class Bench:
     def measure(self) -> None:
         """Everything, in the order of the result file."""
         self._make_sides()
+        settle()
         for target in self.options.targets:
             self._time_target(target)
         if HOSTS not in self.options.skipped:
@@ -232,6 +243,7 @@ class Bench:
                 )
                 say(f"first run on {max(sizes)} light hosts: {told(first.run)}")
                 self.first_run = Measured((first.run,))
+                settle()
                 self.edge = by_turns(jobs, self.options.runs, "light hosts:")
         except (RunFailedError, OSError) as error:
             say(f"light hosts: {error}")
