@@ -223,3 +223,29 @@ def test_no_week_has_a_play_that_a_limit_leaves_out(week: str) -> None:
     plays: list[dict[str, Any]] = yaml.safe_load((PLAYBOOKS / f"{week}.yml").read_text(encoding="utf-8"))
     assert [play["name"] for play in plays if "localhost" in str(play.get("hosts", ""))] == []
     assert "hostvars['localhost']" not in (PLAYBOOKS / f"{week}.yml").read_text(encoding="utf-8")
+
+
+def tasks_of(content: Any) -> list[dict[str, Any]]:
+    """Every task of a file, also those of its plays and blocks."""
+    if isinstance(content, list):
+        return [task for part in content for task in tasks_of(part)]
+    if not isinstance(content, dict):
+        return []
+    parts = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
+    return [content, *(task for part in parts for task in tasks_of(content.get(part)))]
+
+
+def test_no_task_gives_its_facts_to_all_hosts_at_once() -> None:
+    """Ansible gave all hosts one and the same dictionary then, and each the addresses of whoever was gathered last.
+
+    With facts that are kept in files nobody notices, since each host reads its own.
+    """
+    facts = {f"ansible.builtin.{name}" for name in ("set_fact", "include_vars", "setup")}
+    files = [*PLAYBOOKS.rglob("*.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("lab/**/*.yml")]
+    found = [
+        f"{path.relative_to(ROOT)}: {task.get('name')}"
+        for path in files
+        for task in tasks_of(yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader))
+        if facts & task.keys() and task.get("run_once") and not task.get("delegate_facts")
+    ]
+    assert found == []
