@@ -29,7 +29,8 @@ STEPS = (
     "install | Put folders in place",
     "release | Have Docker Compose accept the release and make it current",
     "take | Rest the watch while the release changes",
-    "take | Start the services and wait until they are healthy",
+    "take | Start the services",
+    "take | Wait until the services are healthy",
     "take | Every endpoint answers real requests",
     "take | Keep the release as the last healthy one",
     "service | Install and start the watch",
@@ -207,7 +208,7 @@ def proof() -> Iterator[list[dict[str, Any]]]:
 
 
 # At this step the watch rests.
-RESTING = "take | Start the services and wait until they are healthy"
+RESTING = "take | Start the services"
 OTHERS = [step for step in STEPS if step != RESTING]
 
 
