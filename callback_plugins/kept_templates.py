@@ -18,6 +18,7 @@ author: AI-IDP (@ai-idp)
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class KeptTemplates:
         self._context = context
         self._settings = settings
         self._buckets: dict[str, Bucket] = {}
-        self._expression: Bucket | None = None
+        # Each thread has its own.
+        self._expression: ContextVar[Bucket | None] = ContextVar("expression", default=None)
         self._plain: dict[str, bool] = {}
 
     def bucket(self, environment: Environment, kind: str, source: str) -> Bucket | None:
@@ -96,18 +98,18 @@ class KeptTemplates:
     @contextlib.contextmanager
     def expression(self, bucket: Bucket | None) -> Iterator[None]:
         """Within it, the code that is compiled from a tree is that of an expression, which Jinja has parsed before."""
-        self._expression = bucket
+        before = self._expression.set(bucket)
         try:
             yield
         finally:
-            self._expression = None
+            self._expression.reset(before)
 
     def install(self, environment: Any) -> None:
         """Have a class of environments compile with what is kept."""
         compile_template, compile_expression = environment.compile, environment.compile_expression
 
         def compiled(this: Any, source: str | Template, *args: Any, **kwargs: Any) -> Any:
-            bucket = self.bucket(this, "template", source) if isinstance(source, str) else self._expression
+            bucket = self.bucket(this, "template", source) if isinstance(source, str) else self._expression.get()
             # What has a file of its own is Jinja's loaders' business.
             if bucket is None or args or kwargs:
                 return compile_template(this, source, *args, **kwargs)
