@@ -465,6 +465,7 @@ class Pretended:
         self.failing: set[str] = set()
         self.left: list[str] = []
         self.deployed: list[str] = []
+        self.arguments: dict[str, list[str]] = {}
         monkeypatch.setattr(session, "WORK", folder)
         monkeypatch.setattr(session, "run_counted", self.run_counted)
         monkeypatch.setattr(session, "run", self.run)
@@ -476,7 +477,8 @@ class Pretended:
 
     def before_side(self, *_: object) -> sides.Side:
         (self.folder / "before/playbooks").mkdir(parents=True, exist_ok=True)
-        (self.folder / "before/playbooks/week1.yml").touch()
+        for name in ("week1", "site"):
+            (self.folder / f"before/playbooks/{name}.yml").touch()
         return sides.Side("before", self.folder / "before", ROOT / "ansible.cfg")
 
     def run(self, *_: object, log: Path, **__: object) -> float:
@@ -485,8 +487,9 @@ class Pretended:
             raise runs.RunFailedError("it ended with code 2")
         return 0.0
 
-    def run_counted(self, *_: object, log: Path, **__: object) -> runs.Ended:
+    def run_counted(self, arguments: list[str], *_: object, log: Path, **__: object) -> runs.Ended:
         self.ran.append(log.stem)
+        self.arguments[log.stem] = arguments
         if log.stem in self.failing:
             raise runs.RunFailedError("it ended with code 2")
         changed = self.changed.get(log.stem, 0)
@@ -511,6 +514,18 @@ def test_sides_and_sizes_run_by_turns(pretended: Pretended) -> None:
     assert failures(bench.targets, bench.edge) == []
     assert compared(bench.targets["week1"])[BEFORE]["wall_s"] == 0.125
     assert bench.targets["site"][THIS] == NotMeasured("left out by --only week1,hosts")
+
+
+def test_the_former_site_is_held_against_the_weeks_that_it_has(pretended: Pretended) -> None:
+    bench = bench_of("--only", "site", "--runs", "1")
+    assert pretended.ran == ["site-this", "site-stock", "site-before", "site-this_shared_weeks"]
+    assert pretended.arguments["site-this_shared_weeks"][-1:] == ["playbooks/week1.yml"]
+    cells = {**bench.targets["site"], "this": measured(1000)}
+    assert compared(cells)[BEFORE]["wall_s"] == 0.125
+    assert compared(bench_of("--only", "site", "--skip", "before").targets["site"])[BEFORE] == {
+        "status": "not_measured",
+        "reason": "left out by --skip before",
+    }
 
 
 def test_a_side_that_changes_something_has_no_figure_and_no_second_turn(pretended: Pretended) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 SCHEMA = 1
 THIS, STOCK, BEFORE = "this", "stock", "before"
+# This tree with the weeks alone that the former one has, in one run: what the former one's site is held against.
+SHARED = "this_shared_weeks"
 SITE, HOSTS = "site", "hosts"
 NOT_MEASURED = "not_measured"
 SHOWN_TASKS = 5
@@ -123,12 +125,12 @@ def ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, 
 
 
 def compared(cells: Mapping[str, Cell]) -> dict[str, Any]:
-    """This tree's medians divided by each other side's."""
-    ours = cells[THIS]
+    """This tree's medians divided by each other side's; by the former one's those of the weeks that it has, too."""
     found: dict[str, Any] = {}
     for side, cell in cells.items():
-        if side == THIS:
+        if side in (THIS, SHARED):
             continue
+        ours = cells.get(SHARED, cells[THIS]) if side == BEFORE else cells[THIS]
         missing = next((one for one in (ours, cell) if isinstance(one, NotMeasured)), None)
         if missing is not None:
             found[side] = missing.written()
@@ -184,7 +186,7 @@ def document(
 
 
 def last_line(targets: Mapping[str, Mapping[str, Cell]]) -> str:
-    """The three figures of the whole site that the bench is asked for."""
+    """The three figures of the whole site that the bench is asked for; the first is of the weeks that both have."""
     cells = targets[SITE]
     ratio = {side: found.get("wall_s", NOT_MEASURED) for side, found in compared(cells).items()}
     ours = cells[THIS]

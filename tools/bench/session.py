@@ -17,6 +17,8 @@ from bench import light_hosts
 from bench.figures import (
     BEFORE,
     HOSTS,
+    SHARED,
+    SITE,
     STOCK,
     THIS,
     Cell,
@@ -59,9 +61,9 @@ class Job:
     log: Path
 
     @classmethod
-    def of(cls, side: Side, inventory: Path | str, playbook: Path | str, log: str, **more: str) -> Job:
+    def of(cls, side: Side, inventory: Path | str, *playbooks: Path | str, log: str, **more: str) -> Job:
         """A job whose output goes to a log of that name; more are variables of its environment."""
-        arguments = [str(PROGRAMS / "ansible-playbook"), "-i", str(inventory), str(playbook)]
+        arguments = [str(PROGRAMS / "ansible-playbook"), "-i", str(inventory), *map(str, playbooks)]
         env = environment(os.environ, PROGRAMS, side.config) | more
         return cls(side, arguments, env, WORK / "logs" / f"{log}.log")
 
@@ -151,6 +153,7 @@ class Bench:
             name: dict.fromkeys(SIDES, NotMeasured(options.left_out[name]) if name in options.left_out else NOT_REACHED)
             for name in self.sides[THIS].playbooks
         }
+        self.targets[SITE][SHARED] = self.targets[SITE][BEFORE]
         left_out = options.skipped.get(HOSTS)
         self.edge: dict[int, Cell] = dict.fromkeys(options.sizes, NotMeasured(left_out) if left_out else NOT_REACHED)
         self.first_run: Cell = self.edge[max(options.sizes)]
@@ -190,10 +193,15 @@ class Bench:
         """A playbook on every side."""
         cells = self.targets[target]
         jobs = {
-            name: Job.of(side, "inventory/lab", f"playbooks/{target}.yml", f"{target}-{name}")
+            name: Job.of(side, "inventory/lab", f"playbooks/{target}.yml", log=f"{target}-{name}")
             for name, side in self.sides.items()
             if cells[name] is NOT_REACHED
         }
+        if SHARED in cells:
+            cells[SHARED] = cells[BEFORE]
+            if BEFORE in jobs:
+                weeks = [f"playbooks/{week}.yml" for week in self.sides[BEFORE].playbooks if week != SITE]
+                jobs[SHARED] = Job.of(self.sides[THIS], "inventory/lab", *weeks, log=f"{target}-{SHARED}")
         for name, job in list(jobs.items()):
             try:
                 self._gather_facts(job)
@@ -225,7 +233,8 @@ class Bench:
             facts = {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "facts")}
             side = self.sides[THIS]
             jobs = {
-                size: Job.of(side, inventories[size], light_hosts.PLAYBOOK, f"edge-{size}", **facts) for size in sizes
+                size: Job.of(side, inventories[size], light_hosts.PLAYBOOK, log=f"edge-{size}", **facts)
+                for size in sizes
             }
             most = jobs[max(sizes)]
             say(f"starting {max(sizes)} light hosts")
