@@ -198,6 +198,17 @@ def test_a_broken_release_is_undone_to_the_byte(host: Host, case: str) -> None:
     assert (ask(host, KEY), ask(host, NEW_KEY)) == (200, 401)
 
 
+def test_a_release_changes_where_somebody_has_deleted_the_watch(host: Host) -> None:
+    with host.sudo():
+        host.check_output(
+            "systemctl disable --now role-test-watch.timer; rm /etc/systemd/system/role-test-watch.*;"
+            " systemctl daemon-reload"
+        )
+    settled(**CHANGED)
+    assert watched(host)
+    settled()
+
+
 @pytest.fixture(scope="module")
 def proof() -> Iterator[list[dict[str, Any]]]:
     """What the next run made of each cut; written down when all steps were cut off."""
