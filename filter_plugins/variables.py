@@ -1,4 +1,4 @@
-"""Finds variables of our namespaces that no role knows: typing errors that would be ignored in silence."""
+"""What is known of the roles' variables: the defaults, and which names none of them has."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,9 +35,24 @@ def unknown_variables(names: list[str], roles_dir: str) -> list[str]:
     return problems
 
 
+def role_defaults(role: str, roles_dir: str) -> dict[str, Any]:
+    """Read the defaults of a role that a play does not run.
+
+    Args:
+        role: its name.
+        roles_dir: folder of the roles.
+
+    Returns:
+        values by name, as they stand in ``defaults/main.yml``: an expression among them is not computed.
+    """
+    text = (Path(roles_dir) / role / "defaults" / "main.yml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+    return values
+
+
 class FilterModule:
     """Registers the filters."""
 
     def filters(self) -> dict[str, Any]:
         """Name each filter."""
-        return {"unknown_variables": unknown_variables}
+        return {"unknown_variables": unknown_variables, "role_defaults": role_defaults}

@@ -232,5 +232,12 @@ def test_a_typing_error_is_named_with_what_was_meant(name: str, hint: str) -> No
     assert f"Did you mean {hint}?" in problem
 
 
+def test_defaults_of_a_role_are_read_and_what_others_take_of_them_are_values() -> None:
+    stack, store = (variables.role_defaults(role, str(ROLES)) for role in ("inference_stack", "model_store"))
+    taken = [stack[f"inference_stack_{engine}_model"] for engine in ("vllm", "llama_cpp")]
+    taken += [store["model_store_dir"], store["model_store_keep_free_bytes"]]
+    assert all(value and "{{" not in str(value) for value in taken)
+
+
 def test_known_variables_pass() -> None:
     assert variables.unknown_variables(["inference_stack_vllm_port", "model_store_dir"], str(ROLES)) == []
