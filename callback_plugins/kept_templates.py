@@ -22,7 +22,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ansible._internal._datatag._tags import Origin
 from ansible.parsing.vault import is_encrypted_file
 from ansible.plugins.callback import CallbackBase
 from jinja2 import Environment
@@ -57,12 +56,14 @@ class KeptTemplates:
     Args:
         cache: where the code is kept.
         context: Ansible's context of a compilation, which says how backslashes are read.
+        origin: Ansible's tag of a source, which says in which file it stands.
         settings: names of the environment's settings that a template may override, such as its delimiters.
     """
 
-    def __init__(self, cache: FileSystemBytecodeCache, context: Any, settings: tuple[str, ...]) -> None:
+    def __init__(self, cache: FileSystemBytecodeCache, context: Any, origin: Any, settings: tuple[str, ...]) -> None:
         self._cache = cache
         self._context = context
+        self._origin = origin
         self._settings = settings
         self._buckets: dict[str, Bucket] = {}
         # Each thread has its own.
@@ -82,7 +83,7 @@ class KeptTemplates:
 
     def _readable(self, source: str) -> bool:
         """Whether a source stands in a file that is no secret; what the command line says may be one."""
-        origin = Origin.get_tag(source)
+        origin = self._origin.get_tag(source)
         if origin is None or origin.path is None:
             return False
         if origin.path not in self._plain:
@@ -132,9 +133,10 @@ def install(folder: Path) -> None:
     """Have Ansible's templates kept in a folder.
 
     Raises:
-        ImportError: this Ansible names its environment otherwise.
+        ImportError: this Ansible names its environment or its tags otherwise.
         OSError: the folder can't be made.
     """
+    from ansible._internal._datatag._tags import Origin
     from ansible._internal._templating import _jinja_bits
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,7 +145,8 @@ def install(folder: Path) -> None:
         for file in folder.iterdir():
             file.unlink(missing_ok=True)
     settings = _jinja_bits._TEMPLATE_OVERRIDE_FIELD_NAMES
-    KeptTemplates(cache, _jinja_bits._TemplateCompileContext, settings).install(_jinja_bits.AnsibleEnvironment)
+    kept = KeptTemplates(cache, _jinja_bits._TemplateCompileContext, Origin, settings)
+    kept.install(_jinja_bits.AnsibleEnvironment)
 
 
 class CallbackModule(CallbackBase):

@@ -289,10 +289,9 @@ def benchmark_peers(names: Iterable[str], host: str, hostvars: HostVars) -> list
 
 def readiness_peers(names: Iterable[str], host: str, hostvars: HostVars) -> list[Item]:
     """Name the other hosts with the addresses and ports of their SSH servers."""
-    others = {str(name): hostvars[name] for name in names if name != host}
     return [
-        {"name": name, "address": str(own.get("ansible_host", name)), "port": int(own.get("ansible_port") or 22)}
-        for name, own in others.items()
+        {**peer, "port": int(hostvars[peer["name"]].get("ansible_port") or 22)}
+        for peer in benchmark_peers(names, host, hostvars)
     ]
 
 

@@ -225,7 +225,7 @@ def _judge_link(wanted: int | None, link: Link) -> Row:
 def judge_peer(name: str, reached: Reached) -> Row:
     remedy = (
         "Check that it is on, that both are in one network or have a route, and that no firewall on the way drops it; "
-        "the hosts use the addresses of hosts.yml among themselves."
+        "the hosts call each other at ai_idp_address: the one in hosts.yml or, for a name, that of the default route."
     )
     return Row(f"reaches {name}", OK if reached.ok else MISSING, reached.detail, remedy)
 

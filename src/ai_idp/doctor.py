@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -32,6 +34,7 @@ from ai_idp.project import Host, Project
 # A chat on a CPU may take ten seconds; nothing that is well takes longer than this.
 CHECK_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
+SSH_PORT = 22
 CHAT_TOKENS = 8
 WRONG_KEY = "wrong-key-of-ai-idp-doctor"
 _SAMPLE = re.compile(r"^[A-Za-z_:][A-Za-z0-9_:]*(\{.*\})?\s+\S+", re.MULTILINE)
@@ -185,9 +188,45 @@ def _ssh(host: Host) -> _Planned:
             raise CheckSkipped(f"reached by {host.connection}, not by SSH")
         if "{{" in host.address:
             raise CheckUnknown(f"the address is a template: {host.address}")
-        return await ssh_banner(host.address, host.port)
+        return await ssh_banner(*await ssh_server(host))
 
     return _Planned("ssh", host.name, ask)
+
+
+async def ssh_server(host: Host) -> tuple[str, int]:
+    """Where SSH finds a host: its name may be an alias of the user's own settings (ssh_config(5)).
+
+    Returns:
+        Address or name, and port.
+
+    Raises:
+        CheckUnknown: another host stands between the two.
+    """
+    address, port = host.address, host.port
+    if _is_address(address) or "{{" in host.ssh_args:
+        return address, port or SSH_PORT
+    given = [*shlex.split(host.ssh_args), *(["-p", str(port)] if port else [])]
+    try:
+        asked = await asyncio.create_subprocess_exec(
+            "ssh", "-G", *given, "--", address, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:
+        return address, port or SSH_PORT
+    said, _ = await asked.communicate()
+    settings = dict(line.split(" ", 1) for line in said.decode(errors="replace").splitlines() if " " in line)
+    for name in ("proxyjump", "proxycommand"):
+        if name in settings:
+            raise CheckUnknown(f"SSH reaches it through another host ({name} {settings[name]}), which is not asked")
+    number = settings.get("port", "")
+    return settings.get("hostname", address), int(number) if number.isdecimal() else port or SSH_PORT
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def ssh_banner(address: str, port: int, timeout_s: float = CONNECT_TIMEOUT_S) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ai_idp.doctor import CheckFailed, ssh_banner
+from ai_idp.doctor import SSH_PORT, CheckFailed, ssh_banner
 from ai_idp.endpoints import Secrets, ca_path, load_endpoints
 from ai_idp.errors import WRONG_SHAPE, FrontError
 from ai_idp.progress import STYLES, duration
@@ -99,7 +99,7 @@ async def _container(attributes: Mapping[str, Any], hosts: Mapping[str, Host]) -
     running = bool(state.get("Running"))
     ssh: bool | None = None
     if address in hosts:
-        ssh = running and await _ssh_answers(address, hosts[address].port)
+        ssh = running and await _ssh_answers(address, hosts[address].port or SSH_PORT)
     return Container(
         name=str(attributes["Name"]).lstrip("/"),
         address=address,

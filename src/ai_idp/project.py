@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ INVENTORY_TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Host:
-    """A host of an inventory, with what is needed to reach it."""
+    """A host of an inventory, with what is needed to reach it.
+
+    The address may be a name that only SSH's own settings know; ``port`` is None where the inventory leaves it to SSH.
+    """
 
     name: str
     address: str
-    port: int
+    port: int | None
     connection: str
     groups: tuple[str, ...] = ()
+    ssh_args: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,20 +148,24 @@ def _parse_hosts(listing: dict[str, Any]) -> list[Host]:
             for name in content.get("hosts", []):
                 groups.setdefault(name, []).append(group)
     names = [*groups, *(name for name in variables if name not in groups)]
-    return [
-        Host(
-            name=name,
-            address=str(variables.get(name, {}).get("ansible_host", name)),
-            port=_port(name, variables.get(name, {}).get("ansible_port", 22)),
-            connection=str(variables.get(name, {}).get("ansible_connection", "ssh")),
-            groups=tuple(groups.get(name, [])),
-        )
-        for name in names
-    ]
+    return [_host(name, variables.get(name, {}), groups.get(name, [])) for name in names]
 
 
-def _port(host: str, value: Any) -> int:
-    """The SSH port of a host; FrontError for what can be none."""
+def _host(name: str, variables: Mapping[str, Any], groups: Iterable[str]) -> Host:
+    return Host(
+        name=name,
+        address=str(variables.get("ansible_host", name)),
+        port=_port(name, variables.get("ansible_port")),
+        connection=str(variables.get("ansible_connection", "ssh")),
+        groups=tuple(groups),
+        ssh_args=" ".join(str(variables.get(f"ansible_ssh_{kind}_args", "")) for kind in ("common", "extra")).strip(),
+    )
+
+
+def _port(host: str, value: Any) -> int | None:
+    """The SSH port of a host, if it has one of its own; FrontError for what can be none."""
+    if value is None:
+        return None
     text = str(value)
     if isinstance(value, bool) or not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
         raise FrontError(f"ansible_port of {host} is {text[:40]!r}: write a number from 1 to 65535 into the inventory")

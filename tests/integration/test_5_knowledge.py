@@ -33,6 +33,7 @@ CA = INVENTORY / "state" / "ca.crt"
 VAULT = "/home/ubuntu/ai-idp/vault"
 NOTEBOOK = "/home/ubuntu/notebook"
 SHARED = "/home/ubuntu/shared.git"
+CLONE = "/home/ubuntu/clone"
 # Gives each commit what the shell could not: any bytes in its message and its files' names.
 COMMITS = Path(__file__).with_name("hostile_commits.py")
 AT_ONCE = 500 if FULL else 50
@@ -141,20 +142,27 @@ def commit(host: testinfra.host.Host, message: str, folder: str = NOTEBOOK) -> s
     return as_owner(host, f"{script}; git rev-parse HEAD")
 
 
+def make_repositories(host: testinfra.host.Host) -> Vault:
+    """Make the two repositories, or those that are missing, and wait until the sender has looked at them."""
+    identity = "git config --global user.name Ada; git config --global user.email ada@example.org"
+    made = (
+        f"test -d {NOTEBOOK} || git init --quiet --initial-branch=main {NOTEBOOK};"
+        f" test -d {SHARED} || git init --quiet --bare --initial-branch=main {SHARED};"
+        f" test -d {CLONE} || git clone --quiet {SHARED} {CLONE}"
+    )
+    as_owner(host, f"{identity}; {made}")
+    seen = " && ".join(f"test -f /var/lib/ai-idp-vault/seen/{name}.json" for name in ("notebook", "shared"))
+    for _ in range(60):
+        if host.run(seen).rc == 0:
+            return Vault(host)
+        time.sleep(0.5)
+    pytest.fail(host.check_output("journalctl --no-pager --lines=20 --unit=ai-idp-vault-events"))
+
+
 @pytest.fixture(scope="module")
 def vault(gateway: testinfra.host.Host) -> Vault:
     """The vault, with two repositories that its sender has looked at."""
-    identity = "git config --global user.name Ada; git config --global user.email ada@example.org"
-    made = f"git init --quiet --initial-branch=main {NOTEBOOK}; git init --quiet --bare --initial-branch=main {SHARED}"
-    as_owner(gateway, f"{identity}; test -d {NOTEBOOK} || {{ {made}; git clone --quiet {SHARED} /home/ubuntu/clone; }}")
-    seen = " && ".join(f"test -f /var/lib/ai-idp-vault/seen/{name}.json" for name in ("notebook", "shared"))
-    for _ in range(60):
-        if gateway.run(seen).rc == 0:
-            break
-        time.sleep(0.5)
-    else:
-        pytest.fail(gateway.check_output("journalctl --no-pager --lines=20 --unit=ai-idp-vault-events"))
-    vault = Vault(gateway)
+    vault = make_repositories(gateway)
     vault.until(0, 180)
     return vault
 
@@ -209,7 +217,7 @@ def test_commits_of_every_kind_are_notes_inside_the_vault(
 def test_many_commits_in_one_push_are_each_one_note(vault: Vault, gateway: testinfra.host.Host, tmp_path: Path) -> None:
     before, known = vault.total(), commits_of(gateway, SHARED)
     loop = f'for i in $(seq {AT_ONCE}); do echo $i >> file; git add file; git commit --quiet -m "Number $i"; done'
-    as_owner(gateway, f"cd /home/ubuntu/clone; {loop}; git push --quiet origin HEAD:main")
+    as_owner(gateway, f"cd {CLONE}; {loop}; git push --quiet origin HEAD:main")
     took = vault.until(before + AT_ONCE, 60 + AT_ONCE)
     pid = gateway.check_output("systemctl show --property=MainPID --value ai-idp-vault.service")
     memory = 1024 * int(gateway.check_output(f"grep VmHWM /proc/{pid}/status").split()[1])
@@ -384,7 +392,7 @@ def test_a_host_that_loses_power_in_the_middle_of_a_push_loses_no_commit(
 ) -> None:
     before, known = vault.total(), commits_of(gateway, SHARED)
     loop = f'for i in $(seq {AT_ONCE}); do echo $i >> file; git add file; git commit --quiet -m "Number $i"; done'
-    as_owner(gateway, f"cd /home/ubuntu/clone; {loop}; git push --quiet origin HEAD:main")
+    as_owner(gateway, f"cd {CLONE}; {loop}; git push --quiet origin HEAD:main")
     vault.until_notes(before + AT_ONCE // 5, 120)
     subprocess.run(["docker", "kill", "ai-idp-lab-xps15"], check=True, capture_output=True)
     subprocess.run(["docker", "start", "ai-idp-lab-xps15"], check=True, capture_output=True)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import SharedRuns, run_playbook
 from .suite import ROOT, rotation
@@ -48,6 +49,39 @@ def test_a_week_runs_on_one_host_alone(case: str) -> None:
     run = run_playbook(f"playbooks/{week}.yml", "--check", "--limit", host)
     assert run.code == 0, run.output
     assert set(run.changed) == {host}, run.output
+
+
+@pytest.fixture
+def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lab's inventory without an address: its hosts have names that SSH's settings on this machine alone know."""
+    lab = ROOT / "inventory" / "lab"
+    folder = tmp_path / "named"
+    folder.mkdir()
+    hosts = yaml.safe_load((lab / "hosts.yml").read_text(encoding="utf-8"))
+    aliases = ""
+    for group in hosts["all"]["children"].values():
+        for name, variables in group["hosts"].items():
+            aliases += f"Host {name}\n  HostName {variables.pop('ansible_host')}\n"
+    settings = folder / "ssh_config"
+    settings.write_text(f"{aliases}Host *\n  UserKnownHostsFile {lab}/state/known_hosts\n", encoding="utf-8")
+    # Connections that other tests have left open do not tell one from the other.
+    shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={tmp_path}/%C"
+    hosts["all"]["vars"] = {"ansible_ssh_common_args": shared, "ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts), encoding="utf-8")
+    (folder / "group_vars" / "all").mkdir(parents=True)
+    for path in (lab / "group_vars").rglob("*.yml"):
+        (folder / "group_vars" / path.relative_to(lab / "group_vars")).symlink_to(path)
+    for name in ("state", "secrets.yml"):
+        (folder / name).symlink_to(lab / name)
+    # What is known of hosts that had addresses is of no use to a new inventory.
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    return folder
+
+
+def test_hosts_that_have_names_alone_are_the_same_platform(named_inventory: Path) -> None:
+    run = run_playbook("playbooks/site.yml", inventory=named_inventory)
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}, run.output
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import testinfra
 
 from .conftest import INVENTORY, Run, lab_host, read_secrets, run_playbook
 from .suite import FULL, ROOT, write_proof
-from .test_5_knowledge import ADDRESS, CA, GATEWAY, NOTEBOOK, VAULT, Vault, as_owner, commit, n8n_owner
+from .test_5_knowledge import ADDRESS, CA, GATEWAY, VAULT, commit, make_repositories, n8n_owner
 
 pytestmark = pytest.mark.skipif(not FULL, reason="makes the gateway anew: the full profile runs it")
 
@@ -113,12 +113,8 @@ def test_every_note_run_workflow_and_credential_survives_the_gateway(
     # The gates' certificates come from the new CA, and then everything goes on.
     site = run_playbook("playbooks/site.yml")
     assert site.code == 0, site.output
-    vault = Vault(gateway)
+    vault = make_repositories(gateway)
     total = vault.total()
-    identity = "git config --global user.name Ada; git config --global user.email ada@example.org"
-    as_owner(gateway, f"{identity}; git init --quiet --initial-branch=main {NOTEBOOK}")
-    # The sender has to have looked at it once.
-    time.sleep(10)
     commit(gateway, "After the gateway was lost")
     vault.until(total + 1, 120)
     again = run_playbook("playbooks/site.yml")

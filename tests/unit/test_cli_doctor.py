@@ -174,6 +174,27 @@ def doctor(root: Path, timeout_s: float = 10.0, port: int | None = None) -> tupl
     return report, checks
 
 
+@pytest.mark.parametrize(("options", "port"), [("-o Port={port}", None), ("", "{port}")])
+def test_a_host_may_have_a_name_that_only_ssh_knows(
+    checkout: Path, ssh_port: int, tmp_path: Path, options: str, port: str | None
+) -> None:
+    settings = tmp_path / "ssh_config"
+    settings.write_text("Host board\n  HostName 127.0.0.1\n")
+    number = int(port.format(port=ssh_port)) if port else None
+    host = Host("board", "board", number, "ssh", ssh_args=f"-F {settings} {options.format(port=ssh_port)}")
+    report = asyncio.run(examine_hosts(checkout / "inventory" / "lab", [host], 10))
+    (check,) = (check for check in report.checks if check.name == "ssh")
+    assert (check.status, check.detail.partition(" ")[0]) == ("ok", f"127.0.0.1:{ssh_port}")
+
+
+def test_a_host_behind_another_is_unknown(checkout: Path) -> None:
+    host = Host("board", "board", None, "ssh", ssh_args="-F none -J door.example")
+    report = asyncio.run(examine_hosts(checkout / "inventory" / "lab", [host], 10))
+    (check,) = (check for check in report.checks if check.name == "ssh")
+    assert check.status == "unknown"
+    assert "through another host (proxyjump door.example)" in check.detail
+
+
 def test_all_is_well(checkout: Path) -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output

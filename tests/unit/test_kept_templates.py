@@ -122,7 +122,7 @@ def test_what_another_process_compiled_is_not_compiled_again(tmp_path: Path) -> 
     for _process in range(2):
         environment = type("Fresh", (CountingEnvironment,), {"parsed": []})
         cache = kept_templates.Kept(str(tmp_path), "%s")
-        kept_templates.KeptTemplates(cache, context, ("variable_start_string",)).install(environment)
+        kept_templates.KeptTemplates(cache, context, Origin, ("variable_start_string",)).install(environment)
         for _time in range(2):
             assert environment().from_string(source).render(word="hello") == "hello!"
             assert environment().compile_expression(Origin(path=__file__).tag("word == 'hello'"))(word="hello") is True

@@ -134,6 +134,12 @@ def test_a_port_of_its_own_is_asked() -> None:
     assert wiring.readiness_peers(["a", "b"], "a", hosts) == [{"name": "b", "address": "10.0.0.2", "port": 2222}]
 
 
+def test_a_host_is_looked_for_by_the_others_at_the_address_that_its_facts_tell() -> None:
+    """Its name in the inventory may be one of the controller's own, such as an alias of SSH's."""
+    hosts: HostVars = {"a": {}, "board": {"ansible_facts": {"default_ipv4": {"address": "10.0.0.3"}}}}
+    assert wiring.readiness_peers(["a", "board"], "a", hosts) == [{"name": "board", "address": "10.0.0.3", "port": 22}]
+
+
 @pytest.mark.parametrize("site", SITES)
 def test_jobs_and_routes_lead_to_every_host_of_their_group(site: str) -> None:
     groups = {"gpu_servers": SITES[site]["gpu_servers"], "edge": SITES[site].get("edge", [])}
