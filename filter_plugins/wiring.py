@@ -609,12 +609,19 @@ def secrets_of(text: str, path: str) -> dict[str, Any]:
     return read or {}
 
 
-def with_keys_to_come(known: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def with_keys_to_come(known: Mapping[str, Any], names: Iterable[str], replaced: Iterable[str] = ()) -> dict[str, Any]:
     """Add a placeholder for each key that the run will make, so that a preflight sees the platform as it will be.
 
     It is as long as a key, of letters and signs that every service takes, and no two are the same.
+
+    Args:
+        known: keys by name.
+        names: names of the keys to come.
+        replaced: names of keys whose former ones nobody needs any more; they are left out.
     """
-    return {**{name: f"to-come-{name}".ljust(KEY_LENGTH, "-")[:KEY_LENGTH] for name in names}, **known}
+    left_out = {f"{name}{FORMER}" for name in replaced}
+    to_come = {name: f"to-come-{name}".ljust(KEY_LENGTH, "-")[:KEY_LENGTH] for name in names}
+    return {name: key for name, key in {**to_come, **known}.items() if name not in left_out}
 
 
 def _client_key(name: str) -> str:
@@ -1074,6 +1081,22 @@ def but_finished(pattern: str | Iterable[str], names: Iterable[str], hostvars: H
     return "".join([pattern, *(f":!{name}" for name, found in known.items() if not (found or {}).get("pending"))])
 
 
+def serve_anew(names: Iterable[str], hostvars: HostVars) -> list[str]:
+    """Name the hosts whose engines this run has brought or changed, so that there is something new to measure.
+
+    Args:
+        names: names of hosts.
+        hostvars: variables of every host: ``__inference_stack_release`` is the step that makes a release current, and
+            ``__endpoints_written`` the one that writes down where everything answers.
+    """
+    steps = ("__inference_stack_release", "__endpoints_written")
+    return [
+        name
+        for name in names
+        if name in hostvars and any((hostvars[name].get(step) or {}).get("changed") for step in steps)
+    ]
+
+
 def findings_are_current(names: Iterable[str], hostvars: HostVars) -> bool:
     """Tell whether the verdicts that this run has given know of all that it has measured.
 
@@ -1163,6 +1186,6 @@ class FilterModule:
             *(status_page_machines, status_page_services, status_page_versions),
             *(inference_endpoints, gateway_endpoints, edge_endpoints, own_endpoints, endpoints_after),
             *(finding_hosts, derived_findings),
-            *(measured_results, unmeasured, findings_are_current, but_finished, week_hosts, gate_key_hosts),
+            *(measured_results, unmeasured, findings_are_current, but_finished, serve_anew, week_hosts, gate_key_hosts),
         )
         return {function.__name__: function for function in functions}

@@ -9,8 +9,11 @@ import yaml
 from .conftest import SharedRuns, run_playbook
 from .suite import ROOT, rotation
 
-# Roles that others include, or that no week deploys yet, are no step of a playbook.
-STEPS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "playbooks").rglob("*.yml"))
+# Roles that others include, or that no week deploys, are no step of the site.
+BESIDE = ("backup.yml", "restore.yml")
+STEPS = "".join(
+    path.read_text(encoding="utf-8") for path in (ROOT / "playbooks").rglob("*.yml") if path.name not in BESIDE
+)
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if f"tags: [{path.name}]" in STEPS)
 LIMITS = [
     f"{week} {host}"
@@ -57,16 +60,17 @@ def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lab = ROOT / "inventory" / "lab"
     folder = tmp_path / "named"
     folder.mkdir()
+    settings = folder / "ssh_config"
+    # Connections that other tests have left open do not tell one from the other.
+    shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={tmp_path}/%C"
     hosts = yaml.safe_load((lab / "hosts.yml").read_text(encoding="utf-8"))
+    hosts["all"]["vars"] = {"ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
     aliases = ""
     for group in hosts["all"]["children"].values():
         for name, variables in group["hosts"].items():
             aliases += f"Host {name}\n  HostName {variables.pop('ansible_host')}\n"
-    settings = folder / "ssh_config"
+            variables["ansible_ssh_common_args"] = shared
     settings.write_text(f"{aliases}Host *\n  UserKnownHostsFile {lab}/state/known_hosts\n", encoding="utf-8")
-    # Connections that other tests have left open do not tell one from the other.
-    shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={tmp_path}/%C"
-    hosts["all"]["vars"] = {"ansible_ssh_common_args": shared, "ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts), encoding="utf-8")
     (folder / "group_vars" / "all").mkdir(parents=True)
     for path in (lab / "group_vars").rglob("*.yml"):

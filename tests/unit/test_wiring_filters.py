@@ -1007,6 +1007,23 @@ def test_keys_to_come_stand_in_until_they_are_made() -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{64}", secrets["b"])
 
 
+def test_a_former_key_that_nobody_needs_is_left_out() -> None:
+    known = {"gate": "new", "gate_before": "old", "client_before": "older"}
+    assert wiring.with_keys_to_come(known, [], ["gate", "none"]) == {"gate": "new", "client_before": "older"}
+
+
+def test_what_an_engine_that_came_in_this_run_can_do_is_measured_in_it() -> None:
+    """A GPU server that was installed anew has the same endpoints as before, and nothing was measured on it."""
+    step: dict[str, Any] = {"changed": True}
+    hosts: HostVars = {
+        "same": {"__inference_stack_release": {"changed": False}, "__endpoints_written": {"changed": False}},
+        "anew": {"__inference_stack_release": step, "__endpoints_written": {"changed": False}},
+        "first": {"__inference_stack_release": {"changed": False}, "__endpoints_written": step},
+        "away": {},
+    }
+    assert wiring.serve_anew([*hosts, "gone"], hosts) == ["anew", "first"]
+
+
 def test_hosts_with_nothing_left_to_measure_are_left_out() -> None:
     hosts = {
         "gpu": {"__benchmark_known": {"pending": ["vllm-c1"]}},

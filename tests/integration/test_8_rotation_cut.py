@@ -1,0 +1,141 @@
+"""A rotation of keys that is cut off at any step is completed by the next run, and one that fails is taken back."""
+
+import os
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import INVENTORY, extra, read_secrets, run_playbook
+from .suite import ROOT, rotation, write_proof
+
+GATE_KEY, CLIENT_KEY = "engine_gate_key", "gateway_client_key"
+DOOR = "https://10.77.0.12/v1/models"
+# Where each key opens.
+DOORS = {
+    GATE_KEY: [
+        "https://10.77.0.11:8000/v1/models",
+        "https://10.77.0.11:8080/v1/models",
+        "https://10.77.0.13:8090/v1/models",
+    ],
+    CLIENT_KEY: [DOOR],
+}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A step at which a run is killed: the so manieth task of a name in a play, both by a part of their names."""
+
+    week: str
+    key: str
+    play: str
+    task: str
+    time: int = 1
+
+
+LET_IN, PRESENT, FORGET = "Let the new key in beside", "Present the new key", "Let the old key in no more"
+OPEN = "Open the door and watch"
+MADE, ACCEPTED, STARTED, KEPT = (
+    "Make the keys that are missing",
+    "accepted by nginx and make it current",
+    "Start or reload nginx",
+    "so it is the last healthy one",
+)
+CUTS = [
+    *(Cut("week2", GATE_KEY, play, task) for play in (LET_IN, PRESENT, FORGET) for task in (ACCEPTED, STARTED, KEPT)),
+    Cut("week2", GATE_KEY, FORGET, MADE),
+    *(Cut("week3", CLIENT_KEY, OPEN, task, time) for time in (1, 2) for task in (MADE, ACCEPTED, STARTED, KEPT)),
+]
+
+
+@pytest.fixture(scope="module")
+def doors(trust: ssl.SSLContext) -> Iterator[httpx.Client]:
+    """A client without a key."""
+    with httpx.Client(verify=trust, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def proof() -> Iterator[list[dict[str, Any]]]:
+    """What the next run made of each cut; written down when all steps were cut off."""
+    found: list[dict[str, Any]] = []
+    yield found
+    if len(found) == len(CUTS):
+        write_proof("rotation_cut_off", found)
+
+
+def status(client: httpx.Client, url: str, key: str) -> int:
+    """What a door answers to who has a key."""
+    return client.get(url, headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+def cut_off(cut: Cut) -> None:
+    """Replace keys, and kill the run as soon as it is in that step."""
+    run = subprocess.Popen(
+        ["ansible-playbook", "-i", INVENTORY, f"playbooks/{cut.week}.yml", *extra(rotate_keys=True)],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout
+    said, play, times = "", "", 0
+    for line in run.stdout:
+        said += line
+        if line.startswith("PLAY ["):
+            play = line
+        times += line.startswith("TASK [") and cut.play in play and cut.task in line
+        if times == cut.time:
+            # Into the task, and not before it.
+            time.sleep(0.2)
+            os.killpg(run.pid, signal.SIGKILL)
+            break
+    assert run.wait(timeout=60) == -signal.SIGKILL, said
+
+
+@pytest.mark.parametrize("cut", rotation("steps at which a rotation of keys is cut off", CUTS, 2), ids=str)
+def test_a_rotation_that_was_cut_off_is_completed_by_the_next_run(
+    cut: Cut, doors: httpx.Client, proof: list[dict[str, Any]]
+) -> None:
+    before = read_secrets()
+    cut_off(cut)
+    # Whoever has a key by now is let in, and gets through to an engine.
+    assert 200 in [status(doors, DOOR, keys[CLIENT_KEY]) for keys in (before, read_secrets())]
+    run = run_playbook(f"playbooks/{cut.week}.yml")
+    assert run.code == 0, run.output
+    after = read_secrets()
+    assert not [name for name in after if name.endswith("_before")]
+    # A run that was killed before it made the key leaves the one of before.
+    keys = list(dict.fromkeys([after[cut.key], before[cut.key]]))
+    for url in DOORS[cut.key]:
+        assert [status(doors, url, key) for key in keys] == [200, 401][: len(keys)], url
+    assert status(doors, DOOR, after[CLIENT_KEY]) == 200
+    again = run_playbook(f"playbooks/{cut.week}.yml")
+    assert set(again.changed.values()) == {0}, again.output
+    proof.append(
+        {"cut_off_at": str(cut), "new_key": len(keys) == 2, "changes_by_the_next_run": sum(run.changed.values())}
+    )
+
+
+def test_a_gateway_that_does_not_take_new_keys_goes_on_with_those_of_before(doors: httpx.Client) -> None:
+    """Week 2 of the same run has set up the gateway, too, and was content with it."""
+    before = read_secrets()
+    nobody = [{"name": "nobody", "url": "http://127.0.0.1:9/"}]
+    run = run_playbook("playbooks/week3.yml", *extra(rotate_keys=True, __nginx_gateway_release_asks=nobody))
+    assert run.code != 0
+    assert "The one before is in place again." in run.output
+    after = read_secrets()
+    assert {name for name in before if after.get(name) != before[name]} == set()
+    assert not [name for name in after if name.endswith("_before")]
+    assert status(doors, DOOR, before[CLIENT_KEY]) == 200
+    again = run_playbook("playbooks/week3.yml")
+    assert again.code == 0, again.output
+    assert status(doors, DOOR, before[CLIENT_KEY]) == 200
