@@ -1,7 +1,9 @@
 """What a second run does, and what a check on bare hosts does."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -55,14 +57,15 @@ def test_a_week_runs_on_one_host_alone(case: str) -> None:
 
 
 @pytest.fixture
-def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The lab's inventory without an address: its hosts have names that SSH's settings on this machine alone know."""
     lab = ROOT / "inventory" / "lab"
     folder = tmp_path / "named"
     folder.mkdir()
     settings = folder / "ssh_config"
-    # Connections that other tests have left open do not tell one from the other.
-    shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={tmp_path}/%C"
+    # Connections that other tests have left open do not tell one from the other. Their path is to be short.
+    connections = TemporaryDirectory(prefix="named-")
+    shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={connections.name}/%C"
     hosts = yaml.safe_load((lab / "hosts.yml").read_text(encoding="utf-8"))
     hosts["all"]["vars"] = {"ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
     aliases = ""
@@ -79,7 +82,8 @@ def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).symlink_to(lab / name)
     # What is known of hosts that had addresses is of no use to a new inventory.
     monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
-    return folder
+    with connections:
+        yield folder
 
 
 def test_hosts_that_have_names_alone_are_the_same_platform(named_inventory: Path) -> None:
