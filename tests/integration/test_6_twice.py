@@ -67,14 +67,13 @@ def named_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     connections = TemporaryDirectory(prefix="named-")
     shared = f"-F {settings} -o IdentitiesOnly=yes -o ControlPath={connections.name}/%C"
     hosts = yaml.safe_load((lab / "hosts.yml").read_text(encoding="utf-8"))
-    hosts["all"]["vars"] = {"ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
     aliases = ""
     for group in hosts["all"]["children"].values():
         for name, variables in group["hosts"].items():
             aliases += f"Host {name}\n  HostName {variables.pop('ansible_host')}\n"
-            variables["ansible_ssh_common_args"] = shared
+            variables |= {"ansible_ssh_common_args": shared, "ai_idp_lock_dir": str(ROOT / "locks" / "lab")}
     settings.write_text(f"{aliases}Host *\n  UserKnownHostsFile {lab}/state/known_hosts\n", encoding="utf-8")
-    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts), encoding="utf-8")
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False), encoding="utf-8")
     (folder / "group_vars" / "all").mkdir(parents=True)
     for path in (lab / "group_vars").rglob("*.yml"):
         (folder / "group_vars" / path.relative_to(lab / "group_vars")).symlink_to(path)
