@@ -170,12 +170,12 @@ def gateway() -> testinfra.host.Host:
     return lab_host("10.77.0.12")
 
 
-def lab_host(address: str) -> testinfra.host.Host:
-    """A host of the lab, over SSH as root."""
+def lab_host(address: str, state: Path = INVENTORY / "state") -> testinfra.host.Host:
+    """A host of the lab, or of another whose keys lie elsewhere, over SSH as root."""
     return testinfra.get_host(
         f"ssh://ubuntu@{address}",
-        ssh_identity_file=str(INVENTORY / "state" / "id_ed25519"),
-        ssh_extra_args=f"-o UserKnownHostsFile={INVENTORY / 'state' / 'known_hosts'}",
+        ssh_identity_file=str(state / "id_ed25519"),
+        ssh_extra_args=f"-o UserKnownHostsFile={state / 'known_hosts'}",
         sudo=True,
     )
 

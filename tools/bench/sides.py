@@ -115,10 +115,24 @@ def before_side(root: Path, folder: Path, commit: str = BEFORE_COMMIT) -> Side:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _git(root, "clone", "--quiet", "--shared", "--no-checkout", str(root), str(folder))
+    _check_out(folder, commit)
+    return Side("before", folder, folder / "ansible.cfg")
+
+
+def take_over(root: Path, side: Side) -> None:
+    """Bring the commit of this tree into the checkout of the former one, set up for the same lab; its state stays.
+
+    Raises:
+        SideError: Git can't do it.
+    """
+    _git(side.tree, "fetch", "--quiet", str(root), "HEAD")
+    _check_out(side.tree, "FETCH_HEAD")
+
+
+def _check_out(folder: Path, commit: str) -> None:
     _git(folder, "checkout", "--quiet", "--force", "--detach", commit)
     for name in _git(folder, "ls-files").splitlines():
         _give_own_lab(folder / name)
-    return Side("before", folder, folder / "ansible.cfg")
 
 
 def _give_own_lab(path: Path) -> None:
