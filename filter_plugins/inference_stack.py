@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 # As Docker reads them: powers of 1024, with or without a b at the end.
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([bkmg])?b?", re.IGNORECASE)
@@ -225,7 +226,7 @@ def catalogue_figures(catalogue: list[dict[str, Any]], models_dir: str) -> dict[
                 **(entry.get("figures") or {}),
             },
             "engines": ENGINES[entry["format"]],
-            **({"accept_unknown": True} if entry.get("accept_unknown") else {}),
+            **({"accept_unknown": True} if boolean(entry.get("accept_unknown", False), strict=False) else {}),
         }
         for entry in catalogue
     }
