@@ -61,30 +61,52 @@ def test_every_address_of_the_table_is_the_host_s(host: str) -> None:
     assert {row["address"] for row in table()[host]} == {HOSTS[host]}
 
 
-def scanned(source: str, target: str) -> list[int]:
-    """Ports of a host that another machine reaches."""
+def scanned(source: str, target: str, protocol: str, *ports: int) -> list[int]:
+    """Ports of a host that another machine reaches; of UDP's the well-known ones and those that are named."""
     program = (HERE / "port_scan.py").read_text(encoding="utf-8")
+    wanted = ["-", protocol, HOSTS[target], *map(str, ports)]
     if source == "this machine":
-        command = [sys.executable, "-", HOSTS[target]]
+        command = [sys.executable, *wanted]
     elif source == "registry":
         images = yaml.safe_load((ROOT / "playbooks/group_vars/all/versions.yml").read_text(encoding="utf-8"))
         image = "127.0.0.1:15000/" + images["ai_idp_images"]["vllm"]
         # It has no Python of its own, so another container looks out of its network.
         command = [*("docker", "run", "--rm", "--interactive", "--network", "container:ai-idp-lab-registry"),
-                   *("--ulimit", "nofile=8192", "--entrypoint", "python3", image, "-", HOSTS[target])]  # fmt: skip
+                   *("--ulimit", "nofile=8192", "--entrypoint", "python3", image, *wanted)]  # fmt: skip
     else:
-        command = ["docker", "exec", "--interactive", f"ai-idp-lab-{source}", "python3", "-", HOSTS[target]]
+        command = ["docker", "exec", "--interactive", f"ai-idp-lab-{source}", "python3", *wanted]
     done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    ports: list[int] = json.loads(done.stdout)[HOSTS[target]]
-    return ports
+    found: list[int] = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.parametrize(("source", "target"), rotation("scans of all ports", SCANS, 4))
 def test_other_machines_reach_what_the_table_says_and_nothing_else(source: str, target: str) -> None:
     address = {**HOSTS, **OUTSIDE}[source]
     for_them = {SSH, *(int(row["port"]) for row in table()[target] if admits(row, address))}
-    assert {*scanned(source, target)} == for_them & listeners(target, "tcp")
+    assert {*scanned(source, target, "tcp")} == for_them & listeners(target, "tcp")
+
+
+@pytest.mark.parametrize("target", HOSTS)
+def test_no_datagram_gets_through_from_another_machine(target: str) -> None:
+    """All doors are TCP's. Who listens for datagrams here is one that the test starts, since nobody else does."""
+    host, port, unit = lab_host(HOSTS[target]), 5353, "ai-idp-test-datagrams"
+    listening = listeners(target, "udp")
+    echo = (
+        f"import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('{HOSTS[target]}', {port}));"
+        " exec('while True: s.sendto(*s.recvfrom(9))')"
+    )
+    host.check_output(f"systemd-run --quiet --collect --unit={unit} python3 -c {shlex.quote(echo)}")
+    try:
+        # The host itself gets through to everything, so the scan finds what there is to find.
+        own = scanned(target, target, "udp")
+        assert port in own
+        assert len(own) > 1
+        for source in (name for name, scanned_host in SCANS if scanned_host == target):
+            assert scanned(source, target, "udp", *listening) == [], source
+    finally:
+        host.check_output(f"systemctl stop {unit}")
 
 
 def reached(source: str, port: int) -> bool:
