@@ -108,6 +108,24 @@ def test_week_2_changes_nothing_in_what_is_kept_of_it() -> None:
     ]
 
 
+def of_play(play: dict[str, object]) -> str:
+    """All that a play says, with the lists of tasks that it brings from other files."""
+    words = json.dumps(play)
+    folder = suite.ROOT / "playbooks" / "tasks"
+    return words + "".join(path.read_text() for path in sorted(folder.glob("*.yml")) if f"tasks/{path.name}" in words)
+
+
+@pytest.mark.parametrize("week", [2, 3, 4, 5])
+def test_no_week_makes_a_key_before_all_its_preflights_have_passed(week: int) -> None:
+    """A plan that was refused left new keys with the controller, and the old ones on the hosts."""
+    plays = only_preflight.plays_of(suite.ROOT / "playbooks" / f"week{week}.yml")
+    first = only_preflight.before_the_first_change(plays)
+    makes_keys = ["platform_secrets" in of_play(play) for play in plays]
+    assert any(makes_keys)
+    assert not any(makes_keys[: len(first)])
+    assert any("__roles" in of_play(play) for play in first)
+
+
 def test_a_project_is_laid_out_around_other_hosts(tmp_path: Path) -> None:
     root, folder = tmp_path / "root", tmp_path / "project"
     inventory = root / "inventory" / "lab"
