@@ -26,7 +26,9 @@ OUTSIDE = {"registry": "10.77.0.5", "this machine": "10.77.0.1"}
 SSH = 22
 # Who scans, and whom; each scan is 65,535 ports.
 SCANS = [(source, target) for source in (*HOSTS, *OUTSIDE) for target in HOSTS if source != target]
-GATE = "https://10.77.0.11"
+# Where each engine's gate is, and where the gateway leads to it.
+GATES = {8000: ("schlimers-server", ""), 8080: ("schlimers-server", "/llama"), 8010: ("schlimers-server", "/triton"),
+         9400: ("schlimers-server", ""), 8090: ("jetson", "/edge")}  # fmt: skip
 
 
 @cache
@@ -138,6 +140,9 @@ EXPLOITS = [
     (8000, "/tokenize", {"model": "tiny-llama", "prompt": "a"}),
     (8000, "/v1/score", {"model": "tiny-llama", "text_1": "a", "text_2": "b"}),
     (8080, "/slots", {}),
+    (8090, "/slots", {}),
+    (8090, "/props", {}),
+    (8090, "/lora-adapters", {}),
 ]
 
 
@@ -153,29 +158,31 @@ def asked(host: str, url: str, body: dict[str, Any], key: str) -> str:
 def test_what_is_for_an_operator_is_refused_everywhere(
     secrets: dict[str, str], gates: httpx.Client, port: int, path: str, body: dict[str, Any]
 ) -> None:
-    key = secrets["engine_gate_key"]
+    key, (host, prefix) = secrets["engine_gate_key"], GATES[port]
+    place = f"{HOSTS[host]}:{port}{path}"
     # From the LAN nobody answers at all, from the gateway's host not even with the platform's key.
-    assert asked("jetson", f"{GATE}:{port}{path}", body, key) == "000"
-    assert asked("jetson", f"http://10.77.0.11:{port}{path}", body, key) == "000"
-    assert asked("xps15", f"{GATE}:{port}{path}", body, key) == "404"
-    assert gates.post(f"{GATE}:{port}{path}", json=body).status_code == 404
+    neighbour = next(name for name in ("jetson", "schlimers-server") if name != host)
+    assert asked(neighbour, f"https://{place}", body, key) == "000"
+    assert asked(neighbour, f"http://{place}", body, key) == "000"
+    assert asked("xps15", f"https://{place}", body, key) == "404"
+    assert gates.post(f"https://{place}", json=body).status_code == 404
     # Through the gateway, as its client.
-    prefix = {8010: "/triton", 8000: "", 8080: "/llama"}[port]
     url = f"https://10.77.0.12{prefix}{path}"
-    assert asked("jetson", url, body, secrets["gateway_client_key"]) == "404"
+    assert asked(neighbour, url, body, secrets["gateway_client_key"]) == "404"
 
 
 @pytest.mark.parametrize(
-    ("port", "path"), [(8000, "/v1/models"), (8080, "/v1/models"), (8010, "/v2"), (9400, "/metrics")]
+    ("port", "path"),
+    [(8000, "/v1/models"), (8080, "/v1/models"), (8010, "/v2"), (9400, "/metrics"), (8090, "/v1/models")],
 )
 def test_the_gateway_s_host_needs_the_key(secrets: dict[str, str], port: int, path: str) -> None:
     quiet = "curl --silent --cacert /etc/ai-idp/tls/ca.crt --max-time 4 --output /dev/null --write-out '%{http_code}'"
-    xps15, url = lab_host(HOSTS["xps15"]), f"{GATE}:{port}{path}"
+    xps15, place = lab_host(HOSTS["xps15"]), f"{HOSTS[GATES[port][0]]}:{port}{path}"
     key = secrets["engine_gate_key"]
-    assert xps15.run(f"{quiet} {url}").stdout == "401"
-    assert xps15.run(f"{quiet} --header 'Authorization: Bearer {key}' {url}").stdout == "200"
+    assert xps15.run(f"{quiet} https://{place}").stdout == "401"
+    assert xps15.run(f"{quiet} --header 'Authorization: Bearer {key}' https://{place}").stdout == "200"
     # And nothing crosses the network in the clear.
-    assert xps15.run(f"{quiet} http://10.77.0.11:{port}{path}").stdout == "400"
+    assert xps15.run(f"{quiet} http://{place}").stdout == "400"
 
 
 def test_engines_are_on_loopback_alone() -> None:
