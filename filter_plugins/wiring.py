@@ -29,7 +29,6 @@ MOST_NESTED = 1000
 KEY_LENGTH = 64
 # Behind the name of a key while it is replaced: the one before, as the action platform_secrets keeps it.
 FORMER = "_before"
-INFERENCE_JOBS = ("vllm", "llama_cpp", "triton", "dcgm")
 GATEWAY_JOBS = ("nginx", "prometheus", "alertmanager")
 
 
@@ -747,21 +746,32 @@ def status_page_machines(groups: Mapping[str, Iterable[str]]) -> list[Item]:
 
 
 def status_page_services(
-    gateway: str, gpu_servers: Iterable[str], edge: Iterable[str], grafana: bool, knowledge: Iterable[str] = ()
+    gateway: str,
+    engines: Iterable[Item],
+    hosts: Mapping[str, Iterable[str]],
+    grafana: bool,
+    knowledge: Iterable[str] = (),
 ) -> list[Item]:
     """List the services that should be there, by the names of their scrape jobs.
 
     Args:
         gateway: the gateway, with whose own services the list ends.
-        gpu_servers: hosts of the inference stack.
-        edge: hosts of the edge.
+        engines: the engines' table.
+        hosts: names of the hosts of each group of the table.
         grafana: whether the gateway has Grafana.
         knowledge: which of MLflow, n8n and the vault the gateway has.
     """
     own = (*GATEWAY_JOBS, "grafana") if grafana else GATEWAY_JOBS
+    jobs: dict[str, list[str]] = {}
+    for row in engines:
+        jobs.setdefault(row["hosts"], []).append(row["metrics"]["job"])
     return [
-        *({"job": job, "host": str(host)} for host in gpu_servers for job in INFERENCE_JOBS),
-        *({"job": "edge_llama_cpp", "host": str(host)} for host in edge),
+        *(
+            {"job": job, "host": str(host)}
+            for group, of_group in jobs.items()
+            for host in hosts[group]
+            for job in of_group
+        ),
         *({"job": job, "host": str(gateway)} for job in (*own, *knowledge)),
     ]
 
