@@ -66,7 +66,7 @@ def stack_problems(host: str, given: dict[str, Any], gpus: dict[str, Any]) -> li
     problems += [
         f'{variable} is "{text}"; it takes {FORMS[form][1]}.'
         for variable, (text, form) in given["texts"].items()
-        if not re.fullmatch(FORMS[form][0], text)
+        if not re.fullmatch(FORMS[form][0], str(text))
     ]
     problems += [
         f"{variable} is {'no text' if key else 'empty'}; it takes a key of visible ASCII characters, such as "
@@ -78,7 +78,7 @@ def stack_problems(host: str, given: dict[str, Any], gpus: dict[str, Any]) -> li
         f'{variable} is "{size}"; it takes a number with b, k, m or g behind it, such as 24g'
         f"{', or nothing for no limit' if variable.endswith('_limit') else ''}."
         for variable, size in given["sizes"].items()
-        if not SIZE.fullmatch(size) and not (size == "" and variable.endswith("_limit"))
+        if not SIZE.fullmatch(str(size)) and not (size == "" and variable.endswith("_limit"))
     ]
     if not given["enabled"]:
         problems.append(

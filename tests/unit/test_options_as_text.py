@@ -360,9 +360,17 @@ def test_roles_work_out_the_same_when_their_switches_are_text(tmp_path: Path) ->
     assert sum(value.startswith("__") for value in typed.values()) > len(typed) * 3 / 4
 
 
-# The engines' own keys are never replaced: nobody but the gate of their host has them.
-WEEKS = {2: ["engine_gate_key"], 3: ["gateway_password", "grafana_admin_password"], 4: ["engine_gate_key"]}
-ENGINE_KEYS = ["inference_stack_vllm_api_key", "inference_stack_llama_cpp_api_key", "edge_inference_api_key"]
+WEEKS = {
+    2: ["engine_gate_key"],
+    3: ["gateway_password", "grafana_admin_password"],
+    4: ["engine_gate_key"],
+    5: ["mlflow_admin_password", "n8n_owner_password", "knowledge_vault_service_token"],
+}
+# Nobody but the gate of their host has the engines' own keys, and data is encrypted with the others.
+NEVER_REPLACED = [
+    *("inference_stack_vllm_api_key", "inference_stack_llama_cpp_api_key", "edge_inference_api_key"),
+    *("n8n_encryption_key", "backup_password"),
+]
 
 
 @pytest.mark.parametrize(("week", "keys"), WEEKS.items())
@@ -370,7 +378,7 @@ def test_keys_are_replaced_when_the_text_says_so_and_only_then(tmp_path: Path, w
     """The weeks' own plays, with production's inventory. No host is asked: keys are made on the controller."""
     copytree(ROOT / "inventory" / "production", tmp_path / "inventory")
     file = tmp_path / "inventory" / "secrets.yml"
-    before = {key: f"old-{key}" for of_week in (*WEEKS.values(), ENGINE_KEYS) for key in of_week}
+    before = {key: f"old-{key}" for of_week in (*WEEKS.values(), NEVER_REPLACED) for key in of_week}
 
     def after(text: str) -> dict[str, str]:
         file.write_text(yaml.safe_dump({**before, "ai_idp_gateway_key": "old"}))
