@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 Item = dict[str, Any]
 
 # As short as nobody guesses, and of signs that stand for nothing in nginx's settings.
@@ -31,7 +33,7 @@ def gate_routes(doors: Iterable[Item]) -> list[Item]:
     for door in doors:
         metrics = door.get("metrics") or {}
         own_port = metrics.get("port") or door["upstream_port"]
-        more = {"keepalive": door.get("keepalive", True)}
+        more = {"keepalive": boolean(door.get("keepalive", True), strict=False)}
         key = {"upstream_key": door["upstream_key"]} if door.get("upstream_key") else {}
         paths = [dict(allowed.items()) for allowed in door.get("allowed") or []]
         figures = [{"path": metrics["path"], "methods": ["GET"]}] if metrics else []

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 Item = dict[str, Any]
 
 # A name that the certificate of every engine's host has: nginx checks one name for all servers behind a route.
@@ -69,7 +71,7 @@ def engine_gates(engines: Iterable[Item], groups: Iterable[str], secrets: Mappin
     return [
         {
             **{"name": row["name"], "port": row["port"], "upstream_port": row["port"]},
-            "keepalive": row.get("keepalive", True),
+            "keepalive": boolean(row.get("keepalive", True), strict=False),
             "allowed": _let_through(row),
             "metrics": {key: row["metrics"][key] for key in ("path", "port") if key in row["metrics"]},
             **({"upstream_key": secrets.get(row["key"]) or ""} if row.get("key") else {}),

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 # As Docker reads them: powers of 1024, with or without a b at the end.
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([bkmg])?b?", re.IGNORECASE)
@@ -65,7 +66,7 @@ def stack_problems(host: str, given: dict[str, Any], gpus: dict[str, Any]) -> li
     problems += [
         f'{variable} is "{text}"; it takes {FORMS[form][1]}.'
         for variable, (text, form) in given["texts"].items()
-        if not re.fullmatch(FORMS[form][0], text)
+        if not re.fullmatch(FORMS[form][0], str(text))
     ]
     problems += [
         f"{variable} is {'no text' if key else 'empty'}; it takes a key of visible ASCII characters, such as "
@@ -77,7 +78,7 @@ def stack_problems(host: str, given: dict[str, Any], gpus: dict[str, Any]) -> li
         f'{variable} is "{size}"; it takes a number with b, k, m or g behind it, such as 24g'
         f"{', or nothing for no limit' if variable.endswith('_limit') else ''}."
         for variable, size in given["sizes"].items()
-        if not SIZE.fullmatch(size) and not (size == "" and variable.endswith("_limit"))
+        if not SIZE.fullmatch(str(size)) and not (size == "" and variable.endswith("_limit"))
     ]
     if not given["enabled"]:
         problems.append(
@@ -225,7 +226,7 @@ def catalogue_figures(catalogue: list[dict[str, Any]], models_dir: str) -> dict[
                 **(entry.get("figures") or {}),
             },
             "engines": ENGINES[entry["format"]],
-            **({"accept_unknown": True} if entry.get("accept_unknown") else {}),
+            **({"accept_unknown": True} if boolean(entry.get("accept_unknown", False), strict=False) else {}),
         }
         for entry in catalogue
     }

@@ -13,6 +13,8 @@ _IMAGE = re.compile(r"\S+/\S+:(?!latest)\w[\w.-]*")
 _DIR = re.compile(r"(/[\w.@+-]+){2,}")
 # As Docker reads it.
 _SIZE = re.compile(r"(\d+(\.\d+)? ?[bkmg]?b?)?", re.IGNORECASE)
+_LOG_SIZE = re.compile(r"\d+(\.\d+)? ?[bkmg]?b?", re.IGNORECASE)
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PATH = re.compile(r"/([A-Za-z0-9._~-]+/)+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:\d+)?")
 # The vendor's image has this driver alone, and SQLAlchemy reads postgresql:// as another.
@@ -74,13 +76,15 @@ def mlflow_problems(settings: dict[str, Any]) -> list[str]:
             "is no whole name with a tag other than latest, such as ghcr.io/mlflow/mlflow:v3.17.0-full",
         ),
         "memory_limit": (_SIZE, "is no number with b, k, m or g behind it, such as 3g, and not nothing for no limit"),
+        "log_max_size": (_LOG_SIZE, "is no number with b, k, m or g behind it, such as 20m"),
+        "project": (_PROJECT, "is not of lower-case letters, digits, dashes and underscores, such as ai-idp-mlflow"),
         "dir": (_DIR, "is no absolute path of letters, digits and . _ @ + - below another folder, such as /srv/mlflow"),
         "path": (_PATH, "is no path that begins and ends with a slash, such as /mlflow/"),
     }
     problems += [
         f"mlflow_{name}: '{settings[name]}' {what}"
         for name, (form, what) in forms.items()
-        if not form.fullmatch(settings[name])
+        if not form.fullmatch(str(settings[name]))
     ]
     problems += _address_problems(settings["bind_address"])
     if not 1024 <= int(settings["port"]) <= 65535:

@@ -14,6 +14,8 @@ _FILE = re.compile(r"(/[\w.@+-]+)+|")
 _IMAGE = re.compile(r"\S+/\S+:2\.\d+\.\d+")
 # As Docker reads it.
 _SIZE = re.compile(r"(\d+(\.\d+)? ?[bkmg]?b?)?", re.IGNORECASE)
+_LOG_SIZE = re.compile(r"\d+(\.\d+)? ?[bkmg]?b?", re.IGNORECASE)
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _PUBLIC_URL = re.compile(r"https?://[^/\s]+/(\S*/)?")
 _TIMEZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9.*-]+")
@@ -98,6 +100,8 @@ def n8n_problems(settings: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """
     forms = {
         "memory_limit": (_SIZE, "is no number with b, k, m or g behind it, such as 3g, and not nothing for no limit"),
+        "log_max_size": (_LOG_SIZE, "is no number with b, k, m or g behind it, such as 20m"),
+        "project": (_PROJECT, "is not of lower-case letters, digits, dashes and underscores, such as ai-idp-n8n"),
         "dir": (_DIR, "is no absolute path of letters, digits and . _ @ + - below another folder, such as /srv/n8n"),
         "image": (_IMAGE, "is no whole name with a tag of version 2, such as docker.io/n8nio/n8n:2.41.1"),
         "owner_email": (_EMAIL, "is no e-mail address such as owner@ai-idp.lan"),
@@ -110,7 +114,7 @@ def n8n_problems(settings: dict[str, Any], found: dict[str, Any]) -> list[str]:
     problems += [
         f"n8n_{name}: '{settings[name]}' {what}"
         for name, (form, what) in forms.items()
-        if not form.fullmatch(settings[name])
+        if not form.fullmatch(str(settings[name]))
     ]
     problems += _address_problems(settings["listen_address"])
     ports = {name: int(settings[name]) for name in ("port", "broker_port")}

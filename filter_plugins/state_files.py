@@ -15,6 +15,9 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 Item = dict[str, Any]
+# What an endpoint may have beside what it needs, and what its own host knows of it. Null is as good as nothing.
+TEXTS = ("key", "model", "health_path", "metrics_path", "metrics_url")
+OWN = ("url", "metrics_url", "key")
 # A lock is written without brackets.
 MOST_NESTED = 1000
 
@@ -49,7 +52,30 @@ def recorded_endpoints(text: str, path: str) -> list[Item]:
         for one in endpoints
     ):
         raise AnsibleFilterError(f"{path} has no list endpoints of name, host, kind and url: {advice}")
+    odd = next((one for one in endpoints if not _is_endpoint(one)), None)
+    if odd:
+        raise AnsibleFilterError(
+            f"{path} has an endpoint {odd['name']!r} of {odd['host']!r} that is not as it was written (own has url, "
+            f"metrics_url and key, models are a list, and the rest is text): {advice}"
+        )
     return endpoints
+
+
+def _is_endpoint(one: Item) -> bool:
+    """Whether what an endpoint has beside its name, host, kind and URL is in its form."""
+    models, own = one.get("models"), one.get("own")
+    return (
+        _are_texts(one, TEXTS)
+        and (models is None or (isinstance(models, list) and all(isinstance(name, str) for name in models)))
+        and (
+            own is None
+            or (isinstance(own, dict) and {*own} <= {*OWN} and bool(own.get("url")) and _are_texts(own, OWN))
+        )
+    )
+
+
+def _are_texts(entry: Item, names: tuple[str, ...]) -> bool:
+    return all(entry.get(name) is None or isinstance(entry[name], str) for name in names)
 
 
 def recorded_links(text: str, path: str) -> dict[str, dict[str, str]]:
@@ -144,9 +170,9 @@ def recorded_lock(text: str, path: str) -> Item:
     if not isinstance(read, dict):
         raise AnsibleFilterError(f"{path} is no mapping: {advice}")
     images, models = read.get("images") or {}, read.get("models") or {}
-    if not isinstance(images, dict) or not all(isinstance(digest, str) for digest in images.values()):
+    if not isinstance(images, dict) or not all(isinstance(text, str) for row in images.items() for text in row):
         raise AnsibleFilterError(f"{path} does not have a digest for each of its images: {advice}")
-    if not isinstance(models, dict) or not all(_is_locked(model) for model in models.values()):
+    if not isinstance(models, dict) or not all(isinstance(name, str) and _is_locked(models[name]) for name in models):
         raise AnsibleFilterError(
             f"{path} does not have source and files, each with its sha256, of its models: {advice}"
         )
@@ -155,9 +181,10 @@ def recorded_lock(text: str, path: str) -> Item:
 
 def _is_locked(model: Any) -> bool:
     """Whether an entry of a lock is one of a model."""
-    files = model.get("files", {}) if isinstance(model, dict) else None
+    files = model.get("files") if isinstance(model, dict) else None
     return isinstance(files, dict) and all(
-        isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in files.values()
+        isinstance(path, str) and isinstance(file, dict) and isinstance(file.get("sha256"), str)
+        for path, file in files.items()
     )
 
 

@@ -8,7 +8,7 @@ variable of that host, so each function reads a host once, and only hosts that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +29,6 @@ MOST_NESTED = 1000
 KEY_LENGTH = 64
 # Behind the name of a key while it is replaced: the one before, as the action platform_secrets keeps it.
 FORMER = "_before"
-INFERENCE_JOBS = ("vllm", "llama_cpp", "triton", "dcgm")
 GATEWAY_JOBS = ("nginx", "prometheus", "alertmanager")
 
 
@@ -214,9 +213,18 @@ def _sources(
             raise AnsibleFilterError(
                 f"{door['name']}: admits is {unknown[0]!r}, which is none of {', '.join(admitted)}: name one of them."
             )
-        sources = dict.fromkeys(str(source) for word in door["admits"] for source in admitted[word])
+        sources = dict.fromkeys(str(source) for word in door["admits"] for source in _listed(admitted[word], word))
         found.append((door, [source for source in sources if source != own]))
     return found
+
+
+def _listed(addresses: Any, word: str) -> list[Any]:
+    """Refuse what is no list of addresses; of one address each sign would be taken for one."""
+    if isinstance(addresses, str | Mapping) or not isinstance(addresses, Iterable):
+        raise AnsibleFilterError(
+            f"ai_idp_{word} is {addresses!r}, which is no list of addresses: write one, such as [192.168.1.20]."
+        )
+    return [*addresses]
 
 
 def door_table(
@@ -244,9 +252,38 @@ def door_table(
     ]
 
 
+def _is_name(value: Any) -> bool:
+    """Whether YAML brought what can be a name. A number can, and true, as ``on`` is read, can't."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+
+
+def _entries(catalogue: Any) -> Iterator[Item]:
+    """Read the catalogue of models, to which an inventory adds its own, only as far as it is asked for.
+
+    Raises:
+        AnsibleFilterError: an entry has no name, or other ``files`` or ``figures`` than a list and a mapping.
+    """
+    if isinstance(catalogue, str | Mapping) or not isinstance(catalogue, Iterable):
+        raise AnsibleFilterError(f"model_store_catalogue is {catalogue!r:.80}, which is no list of models.")
+    for entry in catalogue:
+        files = entry.get("files") if isinstance(entry, Mapping) else None
+        if (
+            not isinstance(entry, Mapping)
+            or not _is_name(entry.get("name"))
+            or not isinstance(files or [], list)
+            or not all(isinstance(file, str) for file in files or [])
+            or not isinstance(entry.get("figures") or {}, Mapping)
+        ):
+            raise AnsibleFilterError(
+                f"An entry of the model catalogue (ai_idp_models, ai_idp_extra_models) is {entry!r:.80}: it needs a "
+                "name, files are a list of names, and figures a mapping."
+            )
+        yield entry
+
+
 def catalogue_entry(catalogue: Iterable[Item], name: str) -> Item:
     """Find a model in the catalogue; an empty entry when it is not there."""
-    return next((entry for entry in catalogue if entry["name"] == name), {})
+    return next((entry for entry in _entries(catalogue) if entry["name"] == name), {})
 
 
 def model_file(catalogue: Iterable[Item], name: str, models_dir: str) -> str:
@@ -256,9 +293,9 @@ def model_file(catalogue: Iterable[Item], name: str, models_dir: str) -> str:
 
 
 def llama_models(catalogue: Iterable[Item], name: str, models_dir: str) -> list[Item]:
-    """List what llama-bench measures on a GPU server: the model of its llama.cpp, if the catalogue has it."""
-    entry = catalogue_entry(catalogue, name)
-    return [{"name": name, "path": f"{models_dir}/{name}/{entry['files'][0]}"}] if entry else []
+    """List what llama-bench measures on a GPU server: the model of its llama.cpp, if the catalogue names its file."""
+    files = catalogue_entry(catalogue, name).get("files")
+    return [{"name": name, "path": f"{models_dir}/{name}/{files[0]}"}] if files else []
 
 
 def wanted_models(catalogue: Iterable[Item], names: Iterable[str]) -> list[Item]:
@@ -277,7 +314,7 @@ def wanted_models(catalogue: Iterable[Item], names: Iterable[str]) -> list[Item]
             "name": entry["name"],
             "size_bytes": entry.get("size_bytes", (entry.get("figures") or {}).get("weights_bytes")),
         }
-        for entry in catalogue
+        for entry in _entries(catalogue)
         if entry["name"] in wanted
     ]
 
@@ -289,10 +326,20 @@ def benchmark_peers(names: Iterable[str], host: str, hostvars: HostVars) -> list
 
 def readiness_peers(names: Iterable[str], host: str, hostvars: HostVars) -> list[Item]:
     """Name the other hosts with the addresses and ports of their SSH servers."""
+    peers = benchmark_peers(names, host, hostvars)
     return [
-        {**peer, "port": int(hostvars[peer["name"]].get("ansible_port") or 22)}
-        for peer in benchmark_peers(names, host, hostvars)
+        {**peer, "port": _ssh_port(peer["name"], hostvars[peer["name"]].get("ansible_port") or 22)} for peer in peers
     ]
+
+
+def _ssh_port(name: str, stated: Any) -> int:
+    try:
+        port = int(stated)
+    except (TypeError, ValueError, OverflowError):
+        port = 0
+    if not 0 < port < 65536:
+        raise AnsibleFilterError(f"ansible_port of {name} is {stated!r:.80}: write a port from 1 to 65535.")
+    return port
 
 
 def _reached(name: str, own: Mapping[str, Any], environment: str) -> Item:
@@ -365,7 +412,7 @@ def readiness_report(
         # Models to come that the hub hands out to accounts only.
         gated += [
             entry["name"]
-            for entry in own.get("model_store_catalogue") or []
+            for entry in _entries(own.get("model_store_catalogue") or [])
             if boolean(entry.get("gated", False), strict=False)
             and entry["name"] in missing
             and entry["name"] not in gated
@@ -506,7 +553,7 @@ def rpc_loans(lenders: Iterable[str], hostvars: HostVars, port: int) -> list[Ite
     local: dict[str, str] = {}
     for host in lenders:
         own = hostvars[host]
-        model, suffix = own.get("edge_inference_model_name") or "", f"-{host}" if loans else ""
+        model, suffix = str(own.get("edge_inference_model_name") or ""), f"-{host}" if loans else ""
         loans.append(
             {
                 "host": host,
@@ -529,7 +576,7 @@ def rpc_measurements(loans: Iterable[Item], catalogue: Iterable[Item], models_di
         program: path of llama-bench.
     """
     measurements: dict[str, Item] = {}
-    entries = [*catalogue]
+    entries = [*_entries(catalogue)]
     for loan in loans:
         bench = {
             "model": loan["model"],
@@ -543,7 +590,7 @@ def rpc_measurements(loans: Iterable[Item], catalogue: Iterable[Item], models_di
 
 def lent_models(lenders: Iterable[str], hostvars: HostVars) -> list[str]:
     """Name the models of the hosts that lend memory, which the host that borrows it needs too."""
-    return list(dict.fromkeys(hostvars[host].get("edge_inference_model_name") or "" for host in lenders))
+    return list(dict.fromkeys(str(hostvars[host].get("edge_inference_model_name") or "") for host in lenders))
 
 
 def rpc_build_problems(lenders: Iterable[str], client: str, hostvars: HostVars, ran: Iterable[str]) -> list[str]:
@@ -628,14 +675,31 @@ def _client_key(name: str) -> str:
     return f"gateway_client_key_{name}"
 
 
+def _clients(clients: Any) -> list[Item]:
+    """Read the owner's clients of the gateway.
+
+    Raises:
+        AnsibleFilterError: it is no list, or one of them has no name.
+    """
+    if isinstance(clients, str | Mapping) or not isinstance(clients, Iterable):
+        # What it is may be a key, so it is not shown.
+        raise AnsibleFilterError("ai_idp_gateway_clients is no list: write one, such as [{name: laptop}].")
+    rows = [*clients]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping) or not _is_name(row.get("name")):
+            # What it has beside its name may be its key.
+            raise AnsibleFilterError(f"ai_idp_gateway_clients: number {number} has no name: write {{name: laptop}}.")
+    return rows
+
+
 def gateway_keys(clients: Iterable[Item]) -> list[str]:
     """Name the secrets that the gateway needs made: its own, and a key for each client that brings none.
 
     Raises:
-        AnsibleFilterError: a client's key would have the name of one that is being replaced.
+        AnsibleFilterError: a client has no name, or its key would have that of one that is being replaced.
     """
     own = ["gateway_client_key", "gateway_password", "grafana_admin_password"]
-    made = [_client_key(client["name"]) for client in clients if "key" not in client]
+    made = [_client_key(client["name"]) for client in _clients(clients) if "key" not in client]
     for name in made:
         if name.endswith(FORMER):
             raise AnsibleFilterError(
@@ -656,7 +720,7 @@ def gateway_clients(clients: Iterable[Item], secrets: Mapping[str, str]) -> list
         The clients that have a ``key``. While it is replaced, the one before (``former_key``) is good beside it.
     """
     rows: list[Item] = [{"name": "owner", **_overlapping(secrets, "gateway_client_key")}]
-    for client in clients:
+    for client in _clients(clients):
         made = {} if client.get("key") else _overlapping(secrets, _client_key(client["name"]))
         rows.append({**dict(client.items()), **made})
     return [row for row in rows if row.get("key")]
@@ -689,21 +753,32 @@ def status_page_machines(groups: Mapping[str, Iterable[str]]) -> list[Item]:
 
 
 def status_page_services(
-    gateway: str, gpu_servers: Iterable[str], edge: Iterable[str], grafana: bool, knowledge: Iterable[str] = ()
+    gateway: str,
+    engines: Iterable[Item],
+    hosts: Mapping[str, Iterable[str]],
+    grafana: bool,
+    knowledge: Iterable[str] = (),
 ) -> list[Item]:
     """List the services that should be there, by the names of their scrape jobs.
 
     Args:
         gateway: the gateway, with whose own services the list ends.
-        gpu_servers: hosts of the inference stack.
-        edge: hosts of the edge.
+        engines: the engines' table.
+        hosts: names of the hosts of each group of the table.
         grafana: whether the gateway has Grafana.
         knowledge: which of MLflow, n8n and the vault the gateway has.
     """
     own = (*GATEWAY_JOBS, "grafana") if grafana else GATEWAY_JOBS
+    jobs: dict[str, list[str]] = {}
+    for row in engines:
+        jobs.setdefault(row["hosts"], []).append(row["metrics"]["job"])
     return [
-        *({"job": job, "host": str(host)} for host in gpu_servers for job in INFERENCE_JOBS),
-        *({"job": "edge_llama_cpp", "host": str(host)} for host in edge),
+        *(
+            {"job": job, "host": str(host)}
+            for group, of_group in jobs.items()
+            for host in hosts[group]
+            for job in of_group
+        ),
         *({"job": job, "host": str(gateway)} for job in (*own, *knowledge)),
     ]
 
@@ -750,7 +825,7 @@ def inference_endpoints(
         controllers: machines that the gates admit besides the gateways.
     """
     reports = {name: hostvars[name].get("__inference_stack_report") for name in ran}
-    doors, asked = _doors_by_port(engines, "gpu_servers"), [*controllers]
+    doors, asked = _doors_by_port(engines, "gpu_servers"), _listed(controllers, "controllers")
     return [
         _behind_gate(row, doors, host_address(name, hostvars), asked)
         for name, report in reports.items()
@@ -843,7 +918,7 @@ def edge_endpoints(
     """
     here, edge = [*ran], {*groups.get("edge", [])}
     reports = {str(host): hostvars[host].get("__edge_inference_report") for host in here if host in edge}
-    doors, asked = _doors_by_port(engines, "edge"), [*controllers]
+    doors, asked = _doors_by_port(engines, "edge"), _listed(controllers, "controllers")
     own = []
     for host, report in reports.items():
         if report:

@@ -26,7 +26,9 @@ OUTSIDE = {"registry": "10.77.0.5", "this machine": "10.77.0.1"}
 SSH = 22
 # Who scans, and whom; each scan is 65,535 ports.
 SCANS = [(source, target) for source in (*HOSTS, *OUTSIDE) for target in HOSTS if source != target]
-GATE = "https://10.77.0.11"
+# Where each engine's gate is, and where the gateway leads to it.
+GATES = {8000: ("schlimers-server", ""), 8080: ("schlimers-server", "/llama"), 8010: ("schlimers-server", "/triton"),
+         9400: ("schlimers-server", ""), 8090: ("jetson", "/edge")}  # fmt: skip
 
 
 @cache
@@ -61,30 +63,52 @@ def test_every_address_of_the_table_is_the_host_s(host: str) -> None:
     assert {row["address"] for row in table()[host]} == {HOSTS[host]}
 
 
-def scanned(source: str, target: str) -> list[int]:
-    """Ports of a host that another machine reaches."""
+def scanned(source: str, target: str, protocol: str, *ports: int) -> list[int]:
+    """Ports of a host that another machine reaches; of UDP's the well-known ones and those that are named."""
     program = (HERE / "port_scan.py").read_text(encoding="utf-8")
+    wanted = ["-", protocol, HOSTS[target], *map(str, ports)]
     if source == "this machine":
-        command = [sys.executable, "-", HOSTS[target]]
+        command = [sys.executable, *wanted]
     elif source == "registry":
         images = yaml.safe_load((ROOT / "playbooks/group_vars/all/versions.yml").read_text(encoding="utf-8"))
         image = "127.0.0.1:15000/" + images["ai_idp_images"]["vllm"]
         # It has no Python of its own, so another container looks out of its network.
         command = [*("docker", "run", "--rm", "--interactive", "--network", "container:ai-idp-lab-registry"),
-                   *("--ulimit", "nofile=8192", "--entrypoint", "python3", image, "-", HOSTS[target])]  # fmt: skip
+                   *("--ulimit", "nofile=8192", "--entrypoint", "python3", image, *wanted)]  # fmt: skip
     else:
-        command = ["docker", "exec", "--interactive", f"ai-idp-lab-{source}", "python3", "-", HOSTS[target]]
+        command = ["docker", "exec", "--interactive", f"ai-idp-lab-{source}", "python3", *wanted]
     done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    ports: list[int] = json.loads(done.stdout)[HOSTS[target]]
-    return ports
+    found: list[int] = json.loads(done.stdout)
+    return found
 
 
 @pytest.mark.parametrize(("source", "target"), rotation("scans of all ports", SCANS, 4))
 def test_other_machines_reach_what_the_table_says_and_nothing_else(source: str, target: str) -> None:
     address = {**HOSTS, **OUTSIDE}[source]
     for_them = {SSH, *(int(row["port"]) for row in table()[target] if admits(row, address))}
-    assert {*scanned(source, target)} == for_them & listeners(target, "tcp")
+    assert {*scanned(source, target, "tcp")} == for_them & listeners(target, "tcp")
+
+
+@pytest.mark.parametrize("target", HOSTS)
+def test_no_datagram_gets_through_from_another_machine(target: str) -> None:
+    """All doors are TCP's. Who listens for datagrams here is one that the test starts, since nobody else does."""
+    host, port, unit = lab_host(HOSTS[target]), 5353, "ai-idp-test-datagrams"
+    listening = listeners(target, "udp")
+    echo = (
+        f"import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('{HOSTS[target]}', {port}));"
+        " exec('while True: s.sendto(*s.recvfrom(9))')"
+    )
+    host.check_output(f"systemd-run --quiet --collect --unit={unit} python3 -c {shlex.quote(echo)}")
+    try:
+        # The host itself gets through to everything, so the scan finds what there is to find.
+        own = scanned(target, target, "udp")
+        assert port in own
+        assert len(own) > 1
+        for source in (name for name, scanned_host in SCANS if scanned_host == target):
+            assert scanned(source, target, "udp", *listening) == [], source
+    finally:
+        host.check_output(f"systemctl stop {unit}")
 
 
 def reached(source: str, port: int) -> bool:
@@ -116,6 +140,9 @@ EXPLOITS = [
     (8000, "/tokenize", {"model": "tiny-llama", "prompt": "a"}),
     (8000, "/v1/score", {"model": "tiny-llama", "text_1": "a", "text_2": "b"}),
     (8080, "/slots", {}),
+    (8090, "/slots", {}),
+    (8090, "/props", {}),
+    (8090, "/lora-adapters", {}),
 ]
 
 
@@ -131,29 +158,31 @@ def asked(host: str, url: str, body: dict[str, Any], key: str) -> str:
 def test_what_is_for_an_operator_is_refused_everywhere(
     secrets: dict[str, str], gates: httpx.Client, port: int, path: str, body: dict[str, Any]
 ) -> None:
-    key = secrets["engine_gate_key"]
+    key, (host, prefix) = secrets["engine_gate_key"], GATES[port]
+    place = f"{HOSTS[host]}:{port}{path}"
     # From the LAN nobody answers at all, from the gateway's host not even with the platform's key.
-    assert asked("jetson", f"{GATE}:{port}{path}", body, key) == "000"
-    assert asked("jetson", f"http://10.77.0.11:{port}{path}", body, key) == "000"
-    assert asked("xps15", f"{GATE}:{port}{path}", body, key) == "404"
-    assert gates.post(f"{GATE}:{port}{path}", json=body).status_code == 404
+    neighbour = next(name for name in ("jetson", "schlimers-server") if name != host)
+    assert asked(neighbour, f"https://{place}", body, key) == "000"
+    assert asked(neighbour, f"http://{place}", body, key) == "000"
+    assert asked("xps15", f"https://{place}", body, key) == "404"
+    assert gates.post(f"https://{place}", json=body).status_code == 404
     # Through the gateway, as its client.
-    prefix = {8010: "/triton", 8000: "", 8080: "/llama"}[port]
     url = f"https://10.77.0.12{prefix}{path}"
-    assert asked("jetson", url, body, secrets["gateway_client_key"]) == "404"
+    assert asked(neighbour, url, body, secrets["gateway_client_key"]) == "404"
 
 
 @pytest.mark.parametrize(
-    ("port", "path"), [(8000, "/v1/models"), (8080, "/v1/models"), (8010, "/v2"), (9400, "/metrics")]
+    ("port", "path"),
+    [(8000, "/v1/models"), (8080, "/v1/models"), (8010, "/v2"), (9400, "/metrics"), (8090, "/v1/models")],
 )
 def test_the_gateway_s_host_needs_the_key(secrets: dict[str, str], port: int, path: str) -> None:
     quiet = "curl --silent --cacert /etc/ai-idp/tls/ca.crt --max-time 4 --output /dev/null --write-out '%{http_code}'"
-    xps15, url = lab_host(HOSTS["xps15"]), f"{GATE}:{port}{path}"
+    xps15, place = lab_host(HOSTS["xps15"]), f"{HOSTS[GATES[port][0]]}:{port}{path}"
     key = secrets["engine_gate_key"]
-    assert xps15.run(f"{quiet} {url}").stdout == "401"
-    assert xps15.run(f"{quiet} --header 'Authorization: Bearer {key}' {url}").stdout == "200"
+    assert xps15.run(f"{quiet} https://{place}").stdout == "401"
+    assert xps15.run(f"{quiet} --header 'Authorization: Bearer {key}' https://{place}").stdout == "200"
     # And nothing crosses the network in the clear.
-    assert xps15.run(f"{quiet} http://10.77.0.11:{port}{path}").stdout == "400"
+    assert xps15.run(f"{quiet} http://{place}").stdout == "400"
 
 
 def test_engines_are_on_loopback_alone() -> None:

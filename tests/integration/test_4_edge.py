@@ -17,7 +17,7 @@ import pytest
 import testinfra
 from openai import DefaultHttpxClient, OpenAI
 
-from .conftest import INVENTORY, extra, run_playbook
+from .conftest import INVENTORY, extra, read_secrets, run_playbook
 from .suite import ROOT
 
 GATEWAY = "https://10.77.0.12"
@@ -182,13 +182,14 @@ def test_a_link_that_is_cut_heals_by_itself(
 
 
 def test_another_build_at_one_end_is_refused_before_anything_is_changed() -> None:
+    keys = read_secrets()
     # A variable of the GPU server alone, as an owner would set it by mistake.
     folder = INVENTORY / "host_vars"
     assert not folder.exists()
     folder.mkdir()
     try:
         (folder / "schlimers-server.yml").write_text("llama_cpp_build: 11435\n", encoding="utf-8")
-        run = run_playbook("playbooks/week4.yml")
+        run = run_playbook("playbooks/week4.yml", *extra(rotate_keys=True))
     finally:
         (folder / "schlimers-server.yml").unlink()
         folder.rmdir()
@@ -196,6 +197,8 @@ def test_another_build_at_one_end_is_refused_before_anything_is_changed() -> Non
     assert "jetson llama.cpp 11434" in run.output
     assert "and schlimers-server llama.cpp 11435" in " ".join(run.output.split())
     assert not any(run.changed.values())
+    # A plan that is refused replaces no key, though it was to.
+    assert read_secrets() == keys
 
 
 def test_a_model_that_is_too_large_for_the_edge_is_refused_with_the_figures() -> None:

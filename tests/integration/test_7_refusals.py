@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import INVENTORY, extra, run_playbook
+from .conftest import INVENTORY, extra, read_secrets, run_playbook
 from .only_preflight import Outcome, lay_out, refuse_all
 from .suite import ROOT, rotation
 
@@ -140,11 +140,24 @@ def test_the_same_preflight_accepts_what_is_right(refused: dict[str, Outcome]) -
 
 @pytest.mark.parametrize("case", rotation("refusals by week 2 itself", list(REFUSALS), END_TO_END))
 def test_week_2_ends_where_something_is_refused(case: str, no_gpu: str) -> None:
-    run = run_playbook("playbooks/week2.yml", *extra(**variables_of(case, no_gpu)))
+    keys = read_secrets()
+    run = run_playbook("playbooks/week2.yml", *extra(rotate_keys=True, **variables_of(case, no_gpu)))
     assert run.code != 0, run.output
+    assert read_secrets() == keys
     assert set(run.changed.values()) == {0}, run.output
     for word in REFUSALS[case][1]:
         assert word in run.output, f"{word!r} is not in:\n{run.output}"
+
+
+def test_a_plan_that_is_refused_replaces_no_key() -> None:
+    """Week 2 is asked for new keys with each of its cases above, and week 4 in test_4_edge; this is week 3."""
+    keys = read_secrets()
+    run = run_playbook("playbooks/week3.yml", *extra(rotate_keys=True, nginx_gateway_status_port=22))
+    assert run.code != 0
+    assert set(run.changed.values()) == {0}, run.output
+    for word in ("nginx_gateway_status_port", "22", "sshd"):
+        assert word in run.output, run.output
+    assert read_secrets() == keys
 
 
 def test_an_inventory_without_gpu_servers_is_refused(tmp_path: Path) -> None:

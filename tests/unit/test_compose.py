@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles" / "inference_stack"
@@ -92,14 +93,26 @@ def test_names_stay_names(name: str, tmp_path: Path) -> None:
              "kv_heads": 2, "head_dim": 64}}  # fmt: skip
     rendered = render(
         tmp_path,
+        inference_stack_project=name,
         inference_stack_models=[model],
         inference_stack_llama_cpp_model=name,
         inference_stack_vllm_enabled=False,
         inference_stack_triton_enabled=False,
     )
+    assert rendered["name"] == name
     command = rendered["services"]["llama-cpp"]["command"]
     assert command[command.index("--alias") + 1] == name
     assert all(isinstance(argument, str) for argument in command)
+
+
+@pytest.mark.parametrize("role", ["inference_stack", "mlflow", "n8n"])
+@pytest.mark.parametrize("name", ["on", "010", "1e3"])
+def test_a_project_s_name_stays_a_name(role: str, name: str) -> None:
+    lines = (ROOT / "roles" / role / "templates" / "compose.yml.j2").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith("name: "))
+    environment = Environment()
+    environment.filters["to_json"] = json.dumps
+    assert yaml.safe_load(environment.from_string(line).render({f"{role}_project": name})) == {"name": name}
 
 
 @pytest.fixture(scope="module")

@@ -177,6 +177,13 @@ def test_the_catalogue_says_which_model_is_tried_anyway() -> None:
     assert "accept_unknown" not in found["n"]
 
 
+@pytest.mark.parametrize("text", ["no", "false", "off", "0"])
+def test_a_model_is_not_tried_when_the_text_says_no(text: str) -> None:
+    """A catalogue whose values are quoted, or that the command line brings, holds text, and text is true."""
+    found = stack.catalogue_figures([{"name": "m", "format": "gguf", "accept_unknown": text}], "/models")
+    assert "accept_unknown" not in found["m"]
+
+
 def test_a_plan_says_what_changes_and_why() -> None:
     before = stack.stack_plan([ROW, TRITON], [CARD], False, {})
     rows = [{**ROW, "context_length": 16384}, TRITON]

@@ -1,13 +1,19 @@
 """What the integration tests are made of: profiles, cases that take turns, and the plays that only refuse."""
 
+import asyncio
 import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from tests.integration import only_preflight, suite
+from tests.integration import only_preflight, port_scan, suite
+from tests.integration import test_8_rotation as rotation
 from tests.integration.conftest import Run
 from tests.integration.drift import DOOR, DRIFTS, apart, deleted, edited, stopped
 
@@ -102,6 +108,24 @@ def test_week_2_changes_nothing_in_what_is_kept_of_it() -> None:
     ]
 
 
+def of_play(play: dict[str, object]) -> str:
+    """All that a play says, with the lists of tasks that it brings from other files."""
+    words = json.dumps(play)
+    folder = suite.ROOT / "playbooks" / "tasks"
+    return words + "".join(path.read_text() for path in sorted(folder.glob("*.yml")) if f"tasks/{path.name}" in words)
+
+
+@pytest.mark.parametrize("week", [2, 3, 4, 5])
+def test_no_week_makes_a_key_before_all_its_preflights_have_passed(week: int) -> None:
+    """A plan that was refused left new keys with the controller, and the old ones on the hosts."""
+    plays = only_preflight.plays_of(suite.ROOT / "playbooks" / f"week{week}.yml")
+    first = only_preflight.before_the_first_change(plays)
+    makes_keys = ["platform_secrets" in of_play(play) for play in plays]
+    assert any(makes_keys)
+    assert not any(makes_keys[: len(first)])
+    assert any("__roles" in of_play(play) for play in first)
+
+
 def test_a_project_is_laid_out_around_other_hosts(tmp_path: Path) -> None:
     root, folder = tmp_path / "root", tmp_path / "project"
     inventory = root / "inventory" / "lab"
@@ -148,3 +172,96 @@ def test_a_damage_whose_repair_changes_what_another_one_looks_at_is_done_apart()
     assert not apart(gateway, ca)
     assert not apart(gateway, deleted(DOOR, "nginx_gateway", "/etc/ai-idp/gateway/current/nginx.conf"))
     assert apart(gateway, stopped(DOOR, "monitoring_daemon", "prometheus.service"))
+
+
+def test_a_datagram_reaches_who_answers_and_where_nobody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_scan, "TIMEOUT_S", 0.2)
+    assert len({*port_scan.WELL_KNOWN}) == 50
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as answering,
+        socket.socket(type=socket.SOCK_DGRAM) as silent,
+        socket.socket(type=socket.SOCK_DGRAM) as closed,
+    ):
+        for one in (answering, silent, closed):
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in (answering, silent, closed)]
+        closed.close()
+
+        async def scan() -> list[int]:
+            loop = asyncio.get_running_loop()
+            answering.setblocking(False)
+
+            async def answer() -> None:
+                while True:
+                    data, sender = await loop.sock_recvfrom(answering, 9)
+                    await loop.sock_sendto(answering, data, sender)
+
+            server = asyncio.create_task(answer())
+            found = await port_scan.scan_datagrams("127.0.0.1", ports)
+            server.cancel()
+            return found
+
+        # Who listens and says nothing is to the scan what a firewall is; what listens is asked of the host itself.
+        assert asyncio.run(scan()) == [ports[0], ports[2]]
+
+
+class Engine(BaseHTTPRequestHandler):
+    """A stream on a connection that is kept, or what ``answers`` says in its place."""
+
+    protocol_version = "HTTP/1.1"
+    answers: list[str]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        kind = self.answers.pop(0) if self.answers else "whole"
+        body = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'
+        if kind == "nothing":
+            self.close_connection = True
+            return
+        self.send_response(502 if kind == "refused" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:20] if kind == "cut" else body)
+        # Without a word, as nginx closes what is kept when it reloads.
+        self.close_connection = kind in ("cut", "closed after it")
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What an engine is to do, in this order; after that it answers."""
+    Engine.answers = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setattr(rotation, "GATEWAY", f"http://127.0.0.1:{server.server_address[1]}")
+        yield Engine.answers
+        server.shutdown()
+        thread.join(timeout=5)
+
+
+def asked(times: int) -> rotation.Asked:
+    left = iter(range(times))
+    return rotation.ask_until(lambda: next(left, None) is None, lambda: "key", 1)
+
+
+def test_a_kept_connection_that_was_closed_is_counted_and_asked_again(engine: list[str]) -> None:
+    engine += ["whole", "closed after it", "whole", "closed after it"]
+    found = asked(6)
+    assert (len(found.times), found.lost) == (4, 2)
+
+
+@pytest.mark.parametrize("answers", [["nothing"], ["refused"], ["whole", "refused"], ["cut"], ["whole", "cut"]])
+def test_whatever_else_becomes_of_a_stream_is_a_failure(engine: list[str], answers: list[str]) -> None:
+    """A request on a new connection was read, and so was one that has an answer's first byte."""
+    engine += answers
+    with pytest.raises(AssertionError):
+        asked(3)
+
+
+def test_a_stream_spans_a_moment_that_it_began_before_and_ended_after() -> None:
+    streams = [rotation.Asked([(0.0, 1.0), (1.1, 2.0)])]
+    assert rotation.spans(streams, (1.2, 1.9))
+    assert not rotation.spans(streams, (0.9, 1.2))

@@ -210,6 +210,21 @@ def test_sensors_are_told_by_the_names_that_the_dashboards_ask_for(board: Path, 
     assert target.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("record", ["", "[]", "null", "3", "[" * 100_000, "9" * 5000])
+def test_a_record_that_is_none_hides_no_sensor(board: Path, tmp_path: Path, record: str) -> None:
+    (tmp_path / "record.json").write_text(record)
+    text = runpy.run_path(str(METRICS))["exposition"](board, tmp_path / "record.json")
+    assert "ai_idp_jetson_info" not in text
+    assert "ai_idp_jetson_gpu_utilization_ratio 0.437" in text
+
+
+def test_half_a_character_in_the_record_hides_no_sensor(board: Path, tmp_path: Path) -> None:
+    record, target = tmp_path / "record.json", tmp_path / "figures.prom"
+    record.write_text('{"model": "\\ud800"}')
+    subprocess.run([sys.executable, METRICS, board, record, target, "0"], check=True, timeout=10)
+    assert "ai_idp_jetson_gpu_utilization_ratio 0.437" in target.read_text()
+
+
 def test_a_board_without_sensors_tells_nothing(tmp_path: Path) -> None:
     program = runpy.run_path(str(METRICS))
     assert program["exposition"](tmp_path, tmp_path / "record.json").strip() == ""

@@ -17,16 +17,25 @@ SETTINGS: dict[str, Any] = {
     "dir": "/srv/mlflow",
     "flask_secret_key": "0" * 32,
     "image": "ghcr.io/mlflow/mlflow:v3.17.0-full",
+    "log_max_size": "20m",
     "memory_limit": "3g",
     "path": "/mlflow/",
     "port": 5500,
+    "project": "ai-idp-mlflow",
     "start_timeout": 180,
     "workers": 1,
 }
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"memory_limit": ""}, {"backend_store_uri": "postgresql+psycopg2://mlflow:word@database.lan/mlflow"}]
+    "more",
+    [
+        {},
+        {"project": "on"},
+        {"project": 8},
+        {"memory_limit": ""},
+        {"backend_store_uri": "postgresql+psycopg2://mlflow:word@database.lan/mlflow"},
+    ],
 )
 def test_good_settings_are_accepted(more: dict[str, Any]) -> None:
     assert mlflow.mlflow_problems({**SETTINGS, **more}) == []
@@ -42,6 +51,9 @@ def test_good_settings_are_accepted(more: dict[str, Any]) -> None:
         ({"image": "ghcr.io/mlflow/mlflow:latest-full"}, "with a tag other than latest"),
         ({"image": "mlflow"}, "mlflow_image: 'mlflow' is no whole name"),
         ({"memory_limit": "lots"}, "mlflow_memory_limit: 'lots' is no number with b, k, m or g behind it"),
+        ({"log_max_size": "lots"}, "mlflow_log_max_size: 'lots' is no number with b, k, m or g behind it"),
+        ({"log_max_size": ""}, "mlflow_log_max_size: '' is no number"),
+        ({"project": "Mine: x"}, "mlflow_project: 'Mine: x' is not of lower-case letters"),
         ({"dir": "/srv"}, "mlflow_dir: '/srv' is no absolute path"),
         ({"dir": "/srv/with blanks"}, "mlflow_dir: '/srv/with blanks' is no absolute path"),
         ({"bind_address": "0.0.0.0"}, "mlflow_bind_address: '0.0.0.0' is not one IPv4 address"),

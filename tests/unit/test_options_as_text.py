@@ -5,6 +5,7 @@ and converts nothing for the role's own expressions. So they convert where they 
 project is parsed here to see that they do.
 """
 
+import ast
 import json
 import os
 import subprocess
@@ -161,6 +162,58 @@ def test_options_of_roles_and_of_the_platform_are_known() -> None:
     } <= files
 
 
+READERS = {"get", "pop", "setdefault"}
+
+
+def python_faults(source: str, booleans: set[str]) -> Iterator[int]:
+    """The line of each place where Python reads a boolean option and does not hand it to ``boolean`` at once."""
+    tree = ast.parse(source)
+    converted = {
+        id(call.args[0])
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "boolean" and call.args
+    }
+    for node in ast.walk(tree):
+        read: ast.expr | None = None
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            read = node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in READERS:
+            read = node.args[0] if node.args else None
+        if isinstance(read, ast.Constant) and read.value in booleans and id(node) not in converted:
+            yield node.lineno
+
+
+def test_filters_and_actions_convert_what_they_read_of_options() -> None:
+    """A role's expression hands over whole lists of dictionaries, so their booleans reach Python as they were given."""
+    options, _ = everything()
+    booleans = options.nested_booleans | {name for name, kind in options.types.items() if kind == "bool"}
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: a boolean option is read without boolean(...)"
+        for folder in ("filter_plugins", "action_plugins")
+        for path in sorted((ROOT / folder).glob("*.py"))
+        for line in python_faults(path.read_text(encoding="utf-8"), booleans)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("if entry.get('active'): pass", [1]),
+        ("if entry['active'] is True: pass", [1]),
+        ("x = bool(\n    entry.get('active', False))", [2]),
+        ("x = boolean(entry.get('other') or entry['active'])", [1]),
+        ("x = boolean(entry.get('active', False), strict=False)", []),
+        ("x = boolean(entry['active'])", []),
+        ("x = {'active': True}", []),
+        ("entry['active'] = True", []),
+        ("x = entry.get(active)", []),
+    ],
+)
+def test_python_that_takes_text_for_true_is_found(source: str, lines: list[int]) -> None:
+    assert [*python_faults(source, {"active"})] == lines
+
+
 TOY = Options({"toy_on": "bool", "toy_other": "bool", "toy_size": "int"}, {"active"})
 
 
@@ -307,9 +360,17 @@ def test_roles_work_out_the_same_when_their_switches_are_text(tmp_path: Path) ->
     assert sum(value.startswith("__") for value in typed.values()) > len(typed) * 3 / 4
 
 
-# The engines' own keys are never replaced: nobody but the gate of their host has them.
-WEEKS = {2: ["engine_gate_key"], 3: ["gateway_password", "grafana_admin_password"], 4: ["engine_gate_key"]}
-ENGINE_KEYS = ["inference_stack_vllm_api_key", "inference_stack_llama_cpp_api_key", "edge_inference_api_key"]
+WEEKS = {
+    2: ["engine_gate_key"],
+    3: ["gateway_password", "grafana_admin_password"],
+    4: ["engine_gate_key"],
+    5: ["mlflow_admin_password", "n8n_owner_password", "knowledge_vault_service_token"],
+}
+# Nobody but the gate of their host has the engines' own keys, and data is encrypted with the others.
+NEVER_REPLACED = [
+    *("inference_stack_vllm_api_key", "inference_stack_llama_cpp_api_key", "edge_inference_api_key"),
+    *("n8n_encryption_key", "backup_password"),
+]
 
 
 @pytest.mark.parametrize(("week", "keys"), WEEKS.items())
@@ -317,7 +378,7 @@ def test_keys_are_replaced_when_the_text_says_so_and_only_then(tmp_path: Path, w
     """The weeks' own plays, with production's inventory. No host is asked: keys are made on the controller."""
     copytree(ROOT / "inventory" / "production", tmp_path / "inventory")
     file = tmp_path / "inventory" / "secrets.yml"
-    before = {key: f"old-{key}" for of_week in (*WEEKS.values(), ENGINE_KEYS) for key in of_week}
+    before = {key: f"old-{key}" for of_week in (*WEEKS.values(), NEVER_REPLACED) for key in of_week}
 
     def after(text: str) -> dict[str, str]:
         file.write_text(yaml.safe_dump({**before, "ai_idp_gateway_key": "old"}))

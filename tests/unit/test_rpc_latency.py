@@ -434,6 +434,9 @@ def test_a_survey_is_a_measurement_of_the_contract_and_kept(lab: Lab) -> None:
     # More than there is, and another cable, are measured; less is not.
     assert lab.run(runs=3)["kept"] is False
     assert lab.run(runs=2)["kept"] is True
+    # Another board, or another network card in it, has another link.
+    assert lab.run(hardware_profile={"fingerprint": "another"})["kept"] is False
+    assert lab.run(hardware_profile={"fingerprint": "another"})["kept"] is True
     assert lab.run(addresses=[{**address("127.0.0.2"), "speed_mbit_per_second": 1000}])["kept"] is False
 
 

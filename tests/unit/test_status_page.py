@@ -4,6 +4,7 @@ import datetime
 import importlib.util
 import json
 import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -257,6 +258,83 @@ def test_prometheus_is_asked_and_remembered(tmp_path: Path, monkeypatch: pytest.
     assert "data from" in words(text)
     assert (tmp_path / "index.html").stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "index.html", "state.json"]
+
+
+KEPT = known()
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("", "{", "[]", "null", '"x"', DEEP, "9" * 5000, "{}"),
+        json.dumps({**KEPT, "up": {}}),
+        json.dumps({**KEPT, "up": [1]}),
+        json.dumps({**KEPT, "up": [{"labels": [], "value": 1}]}),
+        json.dumps({**KEPT, "boot": [{"labels": {"host": "server"}, "value": "x"}]}),
+        json.dumps({**KEPT, "load": [{"labels": {"host": "server"}, "value": 10**400}]}),
+        json.dumps({**KEPT, "up": [{"labels": {"job": ["node"]}, "value": 1}]}),
+        json.dumps({**KEPT, "alerts": [{"name": "A"}]}),
+        json.dumps({**KEPT, "at": "x"}),
+        json.dumps({**KEPT, "at": 1e20}),
+    ],
+)
+def test_a_state_that_is_none_is_as_good_as_no_state(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.json").write_text(state)
+    assert "Nothing was known before." in words(run(tmp_path, monkeypatch))
+
+
+def test_a_state_that_knows_a_query_less_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that shows more than the one before it still shows what that one kept."""
+    (tmp_path / "state.json").write_text(json.dumps({key: value for key, value in KEPT.items() if key != "probes"}))
+    assert "What is below was true at" in words(run(tmp_path, monkeypatch))
+
+
+def test_a_certificate_beyond_the_calendar_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [series(value, instance="https://gateway/") for value in (1e20, -1e20)]
+    (tmp_path / "state.json").write_text(json.dumps({**KEPT, "certificates": told}))
+    text = words(run(tmp_path, monkeypatch))
+    assert "until 9999-12-30" in text
+    assert "has ended" in text
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        *("", "[]", DEEP, '{"findings": {"a": 1}}', '{"findings": [1, null, []]}'),
+        '{"findings": [{"description": "\\ud800", "measured_mean": "x", "ci95_low": [], "verdict": ["below"]}]}',
+        json.dumps({"findings": [{"measured_mean": 10**400, "measured_at": 3}]}),
+    ],
+)
+def test_findings_that_are_none_stop_no_page(findings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "findings.json").write_text(findings)
+    assert "Benchmarks" in words(run(tmp_path, monkeypatch, findings_file=f"{tmp_path}/findings.json"))
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], {"result": None}, {"result": [{}]}, {"result": [{"metric": {"job": 1}, "value": [0, "1"]}]},
+             {"result": [{"metric": [], "value": [0, "1"]}]}, {"result": [{"metric": {}, "value": []}]}],
+)  # fmt: skip
+def test_an_answer_that_is_not_prometheus_s_is_none(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "fetch", lambda url: data if "query" in url else {"alerts": []})
+    with pytest.raises(page.NoAnswer, match="something else than Prometheus"):
+        page.ask("http://p")
+
+
+def test_what_speaks_no_http_is_no_answer() -> None:
+    def greet(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=greet, args=(server,), daemon=True)
+        thread.start()
+        with pytest.raises(page.NoAnswer, match="SSH"):
+            page.fetch(f"http://127.0.0.1:{server.getsockname()[1]}/")
+        thread.join(timeout=5)
 
 
 @pytest.mark.parametrize(

@@ -415,17 +415,24 @@ def test_a_machine_is_for_what_its_groups_say() -> None:
 
 
 def test_services_are_those_of_the_groups() -> None:
-    with_edge = wiring.status_page_services("door", ["gpu"], ["board"], grafana=True)
+    with_edge = wiring.status_page_services("door", TABLE, {"gpu_servers": ["gpu"], "edge": ["board"]}, grafana=True)
     assert [(row["job"], row["host"]) for row in with_edge] == [
         *((job, "gpu") for job in ("vllm", "llama_cpp", "triton", "dcgm")),
         ("edge_llama_cpp", "board"),
         *((job, "door") for job in ("nginx", "prometheus", "alertmanager", "grafana")),
     ]
-    kept = wiring.status_page_services("door", [], [], grafana=False, knowledge=["mlflow", "knowledge_vault"])
+    none: dict[str, list[str]] = {"gpu_servers": [], "edge": []}
+    kept = wiring.status_page_services("door", TABLE, none, grafana=False, knowledge=["mlflow", "knowledge_vault"])
     assert [row["job"] for row in kept][-2:] == ["mlflow", "knowledge_vault"]
-    many = wiring.status_page_services("on", SITES["twenty"]["gpu_servers"], [], grafana=False)
+    twenty = {"gpu_servers": SITES["twenty"]["gpu_servers"], "edge": []}
+    many = wiring.status_page_services("on", TABLE, twenty, grafana=False)
     assert len(many) == 18 * 4 + 3
     assert {"job": "nginx", "host": "on"} in many
+    # An engine more is a row more in the engines' table, and nowhere else.
+    more = [*TABLE, {"name": "sglang", "hosts": "gpu_servers", "port": 8020, "metrics": {"job": "sglang"}}]
+    assert {"job": "sglang", "host": "gpu"} in wiring.status_page_services(
+        "door", more, {"gpu_servers": ["gpu"], "edge": []}, grafana=False
+    )
 
 
 def test_versions_are_the_tags_of_the_images() -> None:

@@ -663,6 +663,19 @@ def test_endpoints_for_a_playbook_are_whole_or_one_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "odd",
+    [
+        *({"own": "x"}, {"own": []}, {"own": {}}, {"own": {"url": 3}}, {"own": {"url": "http://x", "name": "b"}}),
+        *({"own": {"url": "http://x", "key": []}}, {"key": ["k"]}, {"models": "m"}, {"models": [1]}, {"model": {}}),
+    ],
+)
+def test_an_odd_endpoint_for_a_playbook_is_one_sentence(odd: dict[str, Any]) -> None:
+    one = {"name": "a", "host": "h", "kind": "http", "url": "http://x"}
+    with pytest.raises(AnsibleFilterError, match=r"^/x\.json has an endpoint 'a' of 'h' .*: remove it and run week 2"):
+        recorded_endpoints(json.dumps({"endpoints": [one, {**one, **odd}]}), "/x.json")
+
+
+@pytest.mark.parametrize(
     "text", [*NO_JSON, "null", "[]", '{"jetson": null}', '{"jetson": {"address": 3, "client": "a"}}']
 )
 def test_links_for_a_playbook_are_whole_or_one_sentence(text: str) -> None:
@@ -707,6 +720,9 @@ def test_a_lock_is_whole_or_one_sentence(text: str) -> None:
 def test_state_files_that_are_good_are_read() -> None:
     one = {"name": "a", "host": "h", "kind": "http", "url": "http://x"}
     assert recorded_endpoints(json.dumps({"endpoints": [one]}), "p") == [one]
+    own = {"url": "http://127.0.0.1:1", "metrics_url": None, "key": "k"}
+    gated = {**one, "own": own, "key": "g", "model": None, "models": ["m"], "health_path": None, "metrics_url": None}
+    assert recorded_endpoints(json.dumps({"endpoints": [gated]}), "p") == [gated]
     assert recorded_links('{"j": {"address": "a", "client": "b"}}', "p") == {"j": {"address": "a", "client": "b"}}
     assert recorded_gpus('{"gpus": []}', "p") == {"gpus": []}
     assert recorded_lock("", "p") == {}

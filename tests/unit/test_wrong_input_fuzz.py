@@ -7,9 +7,11 @@ inputs, and ``AI_IDP_FUZZ_SEED`` another seed.
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import random
+import runpy
 import subprocess
 from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
@@ -19,7 +21,9 @@ from typing import Any
 import httpx
 import image_pull
 import inference_stack
+import model_store
 import pytest
+import state_files
 import wiring
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.ai_idp import (
@@ -34,6 +38,7 @@ from ansible.module_utils.ai_idp import (
     hf_config,
     jetson,
     load_client,
+    mlflow_runs,
     model_fit,
     model_manifest,
     model_shape,
@@ -686,6 +691,182 @@ def events_of_a_run(chance: Chance, folder: Path) -> object:
 def plan_of_the_release_that_runs(chance: Chance, folder: Path) -> object:
     release = "services: {}\nx-plan:\n  vllm: {device: gpu, gpus: [0], context_length: 8192}\n"
     return inference_stack.running_plan(text(release, chance))
+
+
+OWN = {"url": URL, "metrics_url": None, "key": "llama_key"}
+RECORDED = {
+    "schema": 1,
+    "environment": "lab",
+    "endpoints": [
+        {"name": "llama_cpp", "host": "gpu", "kind": "openai", "url": "https://10.0.0.1:8080", "key": "engine_gate_key",
+         "own": OWN, "model": "m", "models": ["m"], "health_path": "/health", "metrics_url": None, "week": 2,
+         "reached_from": ["gateways"], "replay": False},
+        {"name": "edge", "host": "edge", "kind": "openai", "url": "https://10.0.0.2:8090", "key": "k", "week": 4},
+    ],
+}  # fmt: skip
+GROUPS = {"all": ["gpu", "edge", "door"], "gpu_servers": ["gpu"], "edge": ["edge"], "gateways": ["door"]}
+ADDRESSES = {name: {"ai_idp_address": f"10.0.0.{number}"} for number, name in enumerate(GROUPS["all"], 1)}
+TABLE = [{"name": "edge", "hosts": "edge", "port": 8090, "metrics": {"port": 8090}}]
+
+
+@case(AnsibleFilterError)
+def endpoints_of_a_playbook(chance: Chance, folder: Path) -> object:
+    rows = state_files.recorded_endpoints(told(RECORDED, chance), "/endpoints.json")
+    report = {"__edge_inference_report": {"url": URL, "model": "m"}}
+    hostvars = {**ADDRESSES, "edge": {**ADDRESSES["edge"], **report}}
+    return [
+        inference_stack.with_keys(wiring.own_endpoints(rows, "gpu"), {"llama_key": "x"}),
+        wiring.edge_endpoints(["edge", "door"], GROUPS, hostvars, rows, TABLE, []),
+        wiring.are_news(rows, rows, 2),
+        json.dumps(wiring.endpoints_after(rows, rows[:1], 2, ["gpu"], GROUPS["all"])),
+    ]
+
+
+@case(AnsibleFilterError)
+def links_of_a_playbook(chance: Chance, folder: Path) -> object:
+    sample = {"edge": {"address": "10.1.0.2", "client": "10.1.0.1"}}
+    links = state_files.recorded_links(told(sample, chance), "/links.json")
+    return [
+        *(wiring.measured_link(links, host, there) for host in [*links, "edge"] for there in (None, [], ["10.1.0.2"])),
+        wiring.addresses_are_old(["10.1.0.2"], [{"address": "10.0.0.2"}], links, "edge"),
+    ]
+
+
+@case(AnsibleFilterError)
+def locks_of_a_playbook(chance: Chance, folder: Path) -> object:
+    good = "images:\n  r/i:1: sha256:1\nmodels:\n  m:\n    source: {type: url, url: u}\n    revision: main\n"
+    lock = state_files.recorded_lock(
+        text(f"{good}    files: {{w: {{sha256: a, size_bytes: 1}}}}\n", chance), "/lock.yml"
+    )
+    entry = {"name": "m", "source": {"type": "url", "url": "u"}}
+    found = {"m": {"source": entry["source"], "revision": "main", "files": {"w": {"sha256": "a", "size_bytes": 1}}}}
+    wanted = model_store.model_store_wanted([entry], ["m"], lock)
+    return [
+        inference_stack.image_requests(["i"], {"i": "r/i:1"}, "", lock),
+        inference_stack.image_lock([{"reference": "r/j:1", "digest": "sha256:2"}], lock),
+        *(model_store.model_store_arguments(wanted), model_store.model_store_is_locked(lock, found)),
+        model_store.model_store_merge(lock, [found]),
+    ]
+
+
+@case(AnsibleFilterError)
+def runs_of_a_playbook(chance: Chance, folder: Path) -> object:
+    run = {"run_name": "r", "params": {"a": 1}, "metrics": {"m": 1.5}, "tags": {"host": "h"}}
+    document = state_files.recorded_runs(told({"experiment": "e", "runs": [run]}, chance), "/runs.json")
+    return [
+        mlflow_runs.Wanted(*(one[key] for key in ("run_name", "params", "metrics", "tags")), {}).digest
+        for one in document["runs"]
+    ]
+
+
+@case(AnsibleFilterError, gpu_info.AnswerError)
+def gpus_of_a_playbook(chance: Chance, folder: Path) -> object:
+    sample = golden("gpu/constructed-rtx5070ti.json")
+    return gpu_info.replay(state_files.recorded_gpus(told(sample, chance), "/gpus.json"))
+
+
+# What an owner writes of a host.
+HOST = {
+    "ansible_host": "10.0.0.1", "ansible_port": 22, "ansible_user": "u", "ansible_connection": "ssh",
+    "ai_idp_address": "10.0.0.1", "inference_stack_gpu_replay": "", "edge_inference_rpc_enabled": True,
+    "edge_inference_model_name": "m", "llama_cpp_build": 7, "nginx_gateway_state": "present",
+    "model_store_catalogue": [{"name": "m", "gated": False, "files": ["w.gguf"], "figures": {"weights_bytes": 1}}],
+}  # fmt: skip
+
+
+@case(AnsibleFilterError)
+def hosts_of_the_wiring(chance: Chance, folder: Path) -> object:
+    # That each host of a group has variables is Ansible's; what they are is the owner's.
+    odd = mutated(dict.fromkeys(GROUPS["all"], HOST), chance)
+    odd = odd if isinstance(odd, dict) else {}
+    hostvars = {name: odd[name] if isinstance(odd.get(name), dict) else {} for name in GROUPS["all"]}
+    names, link = GROUPS["all"], {"ai_idp_rpc_link": {"address": "10.0.0.2"}}
+    job = [{"name": "node", "hosts": "all", "port": 9100}]
+    catalogue = hostvars["gpu"].get("model_store_catalogue") or []
+    loans = wiring.rpc_loans(["edge"], {**hostvars, "edge": {**hostvars["edge"], **link}}, 50052)
+    secrets = {"hugging_face_token": "t"}
+    return [
+        *(wiring.known_addresses(names, hostvars), wiring.hosts_without_address(names, hostvars)),
+        *(wiring.scrape_jobs(job, GROUPS, hostvars), wiring.upstream_routes(job, GROUPS, hostvars)),
+        *(wiring.readiness_peers(names, "door", hostvars), wiring.replay_problems(names, hostvars, "production")),
+        wiring.readiness_report(names, hostvars, secrets, "/secrets.yml", "production"),
+        *(wiring.rpc_lenders(GROUPS, hostvars), wiring.lent_models(["edge"], hostvars)),
+        *(wiring.rpc_measurements(loans, catalogue, "/models", "p"), wiring.wanted_models(catalogue, ["m"])),
+        *(wiring.llama_models(catalogue, "m", "/models"), wiring.model_file(catalogue, "m", "/models")),
+        wiring.status_page_versions(dict.fromkeys(wiring.IMAGE_NAMES, "r/i:1"), ["edge"], hostvars),
+        *(wiring.gateway_endpoints(["door"], hostvars), wiring.knowledge_endpoints("door", ["n8n"], hostvars)),
+        wiring.finding_hosts(names, {name: {"group_names": ["all"], **own} for name, own in hostvars.items()}),
+    ]
+
+
+@case(AnsibleFilterError)
+def clients_of_the_gateway(chance: Chance, folder: Path) -> object:
+    clients = mutated([{"name": "laptop"}, {"name": "phone", "key": "0123456789abcdef0123"}], chance)
+    secrets = dict.fromkeys([*wiring.gateway_keys(clients), "gateway_client_key_before"], "key")
+    return wiring.gateway_clients(clients, secrets)
+
+
+@case(AnsibleFilterError)
+def who_may_ask_the_engines(chance: Chance, folder: Path) -> object:
+    controllers = mutated(["10.0.0.9", "10.0.0.10"], chance)
+    doors = [{"name": "vllm", "hosts": "all", "port": 8000, "admits": ["controllers"], "wants": "a key"}]
+    arguments = (doors, ["gpu_servers"], {"controllers": controllers}, "10.0.0.1")
+    return wiring.firewall_rules(*arguments), wiring.door_table(*arguments)
+
+
+# --- what programs of ours on a host kept ---------------------------------------------------------------
+
+
+def loaded(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+STATUS_PAGE = loaded("roles/status_page/files/status_page.py")
+JETSON_METRICS = runpy.run_path(str(ROOT / "roles/jetson_platform/files/jetson_metrics.py"))
+
+
+@case(STATUS_PAGE.NoAnswer)
+def state_of_the_status_page(chance: Chance, folder: Path) -> object:
+    def series(job: str) -> list[dict[str, Any]]:
+        return [
+            {"labels": {"job": job, "host": "h", "gpu": "0", "version": "1", "__name__": "x_build_info"}, "value": 1.0}
+        ]
+
+    alert = {"name": "A", "severity": "critical", "host": "h", "summary": "s", "since": ""}
+    known = {**{name: series("node") for name in STATUS_PAGE.QUERIES}, "alerts": [alert], "at": 1_790_000_000.0}
+    row = {"claim_id": "c", "verdict": "below", "measured_mean": 1.5, "ci95_low": 1.0, "ci95_high": 2.0, "unit": "s"}
+    (folder / "state.json").write_bytes(spoiled_json(known, chance))
+    (folder / "findings.json").write_bytes(spoiled_json({"findings": [{**row, "measured_at": "2026"}]}, chance))
+    shown_last = STATUS_PAGE.remembered(folder / "state.json")
+    rows = STATUS_PAGE.finding_rows(folder / "findings.json")
+    config = {"title": "t", "interval": 15, "machines": [{"name": "h"}], "services": [{"job": "node", "host": "h"}],
+              "links": [], "versions": [], "certificate_warn_days": 30}  # fmt: skip
+    STATUS_PAGE.write(folder / "index.html", STATUS_PAGE.render(config, shown_last, rows, 1_790_000_060.0, "gone"))
+
+    def fetch(url: str) -> Any:
+        metric = {"metric": {"job": "node", "host": "h"}, "value": [0, "1"]}
+        firing = {"labels": {"alertname": "A"}, "annotations": {"summary": "s"}, "state": "firing", "activeAt": "2026"}
+        sample = {"result": [metric]} if "/query?" in url else {"alerts": [firing]}
+        return mutated(sample, chance) if chance.random() < 0.05 else sample
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STATUS_PAGE, "fetch", fetch)
+        return STATUS_PAGE.render(config, {**STATUS_PAGE.ask(URL), "at": 1.0}, rows, 2.0, "")
+
+
+@case()
+def record_of_a_jetson(chance: Chance, folder: Path) -> object:
+    record = {"model": "m", "release": "36.4.7", "release_verdict": "ok", "power_mode": "15W", "clocks_locked": False}
+    (folder / "record.json").write_bytes(spoiled_json(record, chance))
+    load = folder / "sys/class/devfreq/1.gpu/device/load"
+    load.parent.mkdir(parents=True, exist_ok=True)
+    load.write_bytes(spoiled(b"437\n", chance))
+    return JETSON_METRICS["exposition"](folder, folder / "record.json").encode("utf-8", "replace")
 
 
 @pytest.mark.parametrize("name", CASES_OF)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,41 @@ FILES = (
 )
 
 
-def converge(**variables: Any) -> tuple[int, str]:
-    """Run the role once more with other variables; return its exit code and what it said."""
+ENVIRONMENT = {**os.environ, "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(variables: dict[str, Any]) -> list[str]:
     inventory = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
     playbook = ROOT / "molecule" / "edge_inference" / "converge.yml"
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(inventory), str(playbook), "-e", json.dumps(variables)],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return ["ansible-playbook", "-i", str(inventory), str(playbook), "-e", json.dumps(variables)]
+
+
+def converge(**variables: Any) -> tuple[int, str]:
+    """Run the role once more with other variables; return its exit code and what it said."""
+    done = subprocess.run(command(variables), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     return done.returncode, " ".join(done.stdout.split())
+
+
+def cut_off(step: str, **variables: Any) -> None:
+    """Run the role with other variables, and kill the run in a step."""
+    run = subprocess.Popen(
+        command(variables),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout
+    said = ""
+    for line in run.stdout:
+        said += line
+        if line.startswith("TASK [") and step in line:
+            # Into the task, and not before it.
+            time.sleep(0.2)
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait(timeout=60) == -signal.SIGKILL, said
 
 
 def ask(host: Host, key: str) -> int:
@@ -67,4 +91,35 @@ def test_a_key_of_the_owner_s_works_as_it_is(host: Host) -> None:
     assert code == 0, said
     with host.sudo():
         assert host.run("grep -rq new.key.of /etc/edge-inference").rc == 1, "the key of before is still there"
+    assert ask(host, KEY) == 200
+
+
+# Files, key and units are on the host, and no release has them yet.
+UNRECORDED = "serve | API answers real requests to who has the key"
+NEWS = {"edge_inference_api_key": NEW_KEY, "edge_inference_cache_ram_mib": 65}
+
+
+def test_a_run_that_was_cut_off_before_its_release_was_written_down_is_completed_or_undone(host: Host) -> None:
+    with host.sudo():
+        before = host.check_output(FILES)
+    cut_off(UNRECORDED, **NEWS)
+    with host.sudo():
+        assert host.check_output(FILES) != before
+    # Another one that fails goes back to what was written down.
+    code, said = converge(**NEWS, edge_inference_extra_args=["--no-such-argument"], edge_inference_start_timeout=10)
+    assert code != 0, said
+    with host.sudo():
+        assert host.check_output(FILES) == before
+    assert (ask(host, KEY), ask(host, NEW_KEY)) == (200, 401)
+    cut_off(UNRECORDED, **NEWS)
+    code, said = converge(**NEWS)
+    assert code == 0, said
+    code, said = converge(**NEWS)
+    assert code == 0, said
+    assert " changed=0 " in said, said
+    assert (ask(host, NEW_KEY), ask(host, KEY)) == (200, 401)
+    with host.sudo():
+        assert host.run("grep -rq not-a-secret-of-the-role-test /etc/edge-inference").rc == 1
+    code, said = converge()
+    assert code == 0, said
     assert ask(host, KEY) == 200

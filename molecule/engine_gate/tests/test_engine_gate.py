@@ -283,6 +283,31 @@ def test_what_nginx_refuses_changes_nothing(host: Any, web: httpx.Client) -> Non
     assert web.get(url(18502, "/v2/models/a/ready"), headers=bearer()).status_code == 200
 
 
+def test_a_configuration_that_the_running_nginx_can_not_take_is_undone(host: Any, web: httpx.Client) -> None:
+    """nginx's own test knows nothing of a port that somebody else has. A new key that came with it goes, too."""
+    files = (
+        "cd /etc/ai-idp/gate && find . -type f -exec sha256sum {} + | sort -k 2; find . -printf '%p %y %m %l\n' | sort"
+    )
+    with host.sudo():
+        before, pid = host.check_output(files), host.check_output("systemctl show --property=MainPID ai-idp-gate")
+        host.check_output("systemd-run --quiet --collect --unit=test-squatter python3 -m http.server 8999 -b 127.0.0.1")
+        try:
+            host.check_output("timeout 10 sh -c 'until ss -ltn | grep -q :8999; do sleep .1; done'")
+            refused = converge(engine_gate_status_port=8999, engine_gate_keys=[NEXT], __engine_gate_preflight={})
+        finally:
+            host.check_output("systemctl stop test-squatter")
+    assert refused.returncode != 0
+    assert "The one before is in place again" in refused.stdout
+    with host.sudo():
+        assert host.check_output(files) == before
+        assert host.check_output("systemctl show --property=MainPID ai-idp-gate") == pid
+    for key, status in ((KEY, 200), (NEXT, 401)):
+        assert web.get(url(18502, "/v2/models/a/ready"), headers=bearer(key)).status_code == status
+    again = converge()
+    assert again.returncode == 0
+    assert " changed=0 " in again.stdout
+
+
 def test_a_door_whose_port_somebody_else_has_is_refused_by_name(host: Any) -> None:
     doors = [{"name": "taken", "port": 18777, "upstream_port": 18500, "metrics": {"path": "/metrics"}}]
     with host.sudo():

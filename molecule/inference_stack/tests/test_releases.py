@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,18 @@ sys.path.insert(0, str(ROOT))
 from tests.integration.suite import rotation, write_proof  # noqa: E402
 
 FOLDER = "/srv/inference"
-URL = "http://{address}:18080".format(address=os.environ["ROLE_TEST_ADDRESS"])
+ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
+URL = f"http://{ADDRESS}:18080"
+# What each service answers when it is well.
+WELL = {
+    "/role-test-llama-cpp-1": f"{URL}/health",
+    "/role-test-triton-1": f"http://{ADDRESS}:18010/v2/health/ready",
+    "/role-test-dcgm-exporter-1": f"http://{ADDRESS}:19400/metrics",
+}
 KEY, NEW_KEY = "not-a-secret-of-the-role-test", "a$new'key\"of\\the`role-test`"
 CHANGED = {"inference_stack_llama_cpp_cache_ram_mib": 64}
 ROTATED = {**CHANGED, "inference_stack_llama_cpp_api_key": NEW_KEY}
-# From the first change to the last.
+# From the first change to the last: all that change something (asked of a run below), and what they are waited for.
 STEPS = (
     "install | Put folders in place",
     "release | Have Docker Compose accept the release and make it current",
@@ -35,6 +44,9 @@ STEPS = (
     "take | Keep the release as the last healthy one",
     "service | Install and start the watch",
 )
+# At this step the watch rests.
+RESTING = "take | Start the services"
+OTHERS = [step for step in STEPS if step != RESTING]
 ENVIRONMENT = {**os.environ, "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -53,6 +65,19 @@ def play(playbook: str = "converge.yml", **variables: Any) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def begin(**variables: Any) -> subprocess.Popen[str]:
+    """Start the playbook in a group of processes of its own, and leave it running."""
+    return subprocess.Popen(
+        command("converge.yml", variables),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def settled(**variables: Any) -> int:
     """The role runs, and changes nothing when it runs again; return how many changes the first of them made."""
     code, first = play(**variables)
@@ -61,6 +86,13 @@ def settled(**variables: Any) -> int:
     assert code == 0, said
     assert " changed=0 " in said, said
     return int(first.rpartition("changed=")[2].split()[0])
+
+
+def steps_that_changed(said: str) -> set[str]:
+    """The role's steps that changed something in a run, by what it said."""
+    tasks = re.split(r"^TASK \[inference_stack : (.*)\] \*+$", said, flags=re.MULTILINE)
+    parts = zip(tasks[1::2], tasks[2::2], strict=True)
+    return {name for name, answer in parts if re.search(r"^changed: ", answer, re.MULTILINE)}
 
 
 def ask(host: Host, key: str) -> int:
@@ -111,22 +143,43 @@ def watched(host: Host) -> bool:
     return bool(host.service("role-test-watch.timer").is_running)
 
 
+@dataclass
+class Answers:
+    """What a service answered, asked five times a second: milliseconds since 1970 and the status, 0 for none."""
+
+    told: list[tuple[int, int]]
+
+    @property
+    def missed(self) -> list[int]:
+        """Every status but 200."""
+        return [status for _, status in self.told if status != 200]
+
+    @property
+    def away_seconds(self) -> float:
+        """The longest time between two answers of a service that is well."""
+        well = [moment for moment, status in self.told if status == 200]
+        return max((later - earlier for earlier, later in pairwise(well)), default=0) / 1000
+
+
 @contextmanager
-def asked_all_the_time(host: Host) -> Iterator[list[str]]:
-    """Ask llama.cpp five times a second whether it is well; what it did not answer stands in the list afterwards."""
-    loop = f"while :; do curl -s -o /dev/null -m 5 -w '%{{http_code}}\\n' {URL}/health || echo none; sleep 0.2; done"
-    missed: list[str] = []
+def asked_all_the_time(host: Host) -> Iterator[dict[str, Answers]]:
+    """Ask all services five times a second whether they are well; what they answered is there afterwards."""
+    found: dict[str, Answers] = {}
     with host.sudo():
-        host.check_output(
-            "systemd-run --quiet --collect --unit=asker -p StandardOutput=truncate:/run/asked sh -c %s", loop
-        )
+        for number, url in enumerate(WELL.values()):
+            ask = f"curl -s -o /dev/null -m 5 -w '%{{http_code}}\n' {url}"
+            loop = f'while :; do now=$(date +%s%3N); echo "$now $({ask})"; sleep 0.2; done'
+            output = f"StandardOutput=truncate:/run/asked-{number}"
+            host.check_output("systemd-run --quiet --collect --unit=%s -p %s sh -c %s", f"asker-{number}", output, loop)
         try:
-            yield missed
+            yield found
         finally:
-            host.run("systemctl stop asker")
-    answers = host.file("/run/asked").content_string.split()
-    assert answers
-    missed += [answer for answer in answers if answer != "200"]
+            for number, name in enumerate(WELL):
+                host.run("systemctl stop %s", f"asker-{number}")
+                lines = host.file(f"/run/asked-{number}").content_string.splitlines()
+                # The last one may be cut off in its middle.
+                found[name] = Answers([(int(line.split()[0]), int(line.split()[1])) for line in lines[:-1]])
+    assert all(answers.told for answers in found.values())
 
 
 def test_a_release_is_a_folder_with_everything_in_it(host: Host) -> None:
@@ -150,6 +203,15 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
     "a description that does not load": (
         {"__inference_stack_references": {"llama_cpp": "a: b: c", "triton": "t", "dcgm_exporter": "d"}},
         ["refused the new configuration; the running one stays"],
+        set(),
+    ),
+    # Whatever is asked of Docker Compose about it is refused, also while it is undone.
+    "a description that is current and does not load": (
+        {
+            "__inference_stack_references": {"llama_cpp": "a: b: c", "triton": "t", "dcgm_exporter": "d"},
+            "__inference_stack_validate": ["true"],
+        },
+        ["was undone: the last healthy release runs again"],
         set(),
     ),
     "a model of Triton that does not load": (
@@ -184,7 +246,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
 def test_a_broken_release_is_undone_to_the_byte(host: Host, case: str) -> None:
     variables, words, touched = BROKEN[case]
     before = state(host)
-    with asked_all_the_time(host) as missed:
+    with asked_all_the_time(host) as asked:
         code, said = play(**variables)
     assert code != 0, said
     for word in words:
@@ -192,10 +254,51 @@ def test_a_broken_release_is_undone_to_the_byte(host: Host, case: str) -> None:
     after = state(host)
     assert (after.files, after.models, after.containers) == (before.files, before.models, before.containers)
     assert {name for name, identity in after.identities.items() if identity != before.identities[name]} <= touched
-    if "/role-test-llama-cpp-1" not in touched:
-        assert missed == []
+    # What is not touched answers all the time, and what is replaced is away while it starts.
+    assert {name: answers.missed for name, answers in asked.items() if name not in touched and answers.missed} == {}
+    print({name: f"{asked[name].away_seconds:.1f} s away" for name in sorted(touched)})
     assert watched(host)
     assert (ask(host, KEY), ask(host, NEW_KEY)) == (200, 401)
+
+
+ROUND = "/etc/systemd/system/role-test-watch.service.d/long.conf"
+
+
+def test_a_round_of_the_watch_that_is_under_way_ends_before_the_release_changes(host: Host) -> None:
+    """It would bring up what is being changed; only the timer was stopped, once."""
+    with host.sudo():
+        host.check_output(
+            f"mkdir -p $(dirname {ROUND}); printf '[Service]\\nExecStartPre=/bin/sleep 300\\n' > {ROUND};"
+            " systemctl daemon-reload; systemctl start --no-block role-test-watch.service"
+        )
+
+    def round_is() -> str:
+        return str(host.run("systemctl is-active role-test-watch.service").stdout.strip())
+
+    try:
+        until = time.monotonic() + 10
+        while round_is() != "activating":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        run, seen = begin(**CHANGED), {}
+        assert run.stdout
+        said = ""
+        for line in run.stdout:
+            said += line
+            for step in (RESTING, "take | Rest the watch while the release changes"):
+                if line.startswith("TASK [") and step in line:
+                    seen[step] = round_is()
+        assert run.wait(timeout=60) == 0, said
+        assert seen == {
+            "take | Rest the watch while the release changes": "activating",
+            RESTING: "inactive",
+        }, said
+    finally:
+        with host.sudo():
+            host.check_output(f"rm -r $(dirname {ROUND}); systemctl daemon-reload")
+    assert watched(host)
+    assert settled(**CHANGED) == 0
+    settled()
 
 
 def test_a_release_changes_where_somebody_has_deleted_the_watch(host: Host) -> None:
@@ -218,23 +321,10 @@ def proof() -> Iterator[list[dict[str, Any]]]:
         write_proof("release_cut_off", found)
 
 
-# At this step the watch rests.
-RESTING = "take | Start the services"
-OTHERS = [step for step in STEPS if step != RESTING]
-
-
 @pytest.mark.parametrize("step", [RESTING, *rotation("steps of a release at which it is cut off", OTHERS, 1)])
 def test_the_next_run_completes_one_that_was_cut_off(host: Host, step: str, proof: list[dict[str, Any]]) -> None:
     """One with another setting and another key."""
-    run = subprocess.Popen(
-        command("converge.yml", {**ROTATED, **({"__inference_stack_rest_seconds": 20} if step == RESTING else {})}),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    run = begin(**ROTATED, **({"__inference_stack_rest_seconds": 20} if step == RESTING else {}))
     assert run.stdout
     said = ""
     for line in run.stdout:
@@ -275,6 +365,9 @@ def cache_ram(host: Host) -> str:
 def test_an_older_release_is_gone_back_to_with_the_keys_of_today(host: Host) -> None:
     code, said = play(**ROTATED)
     assert code == 0, said
+    # What such a run changes is what the test before this one cuts off.
+    assert steps_that_changed(said)
+    assert steps_that_changed(said) <= {*STEPS}
     assert (cache_ram(host), ask(host, NEW_KEY), ask(host, KEY)) == ("64", 200, 401)
     with host.sudo():
         assert len(host.check_output(f"ls {FOLDER}/secrets").split()) == 1, "keys of before are gone"

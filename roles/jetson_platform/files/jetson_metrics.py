@@ -34,7 +34,7 @@ def number(path):
 def text(path):
     """Return the first line of a file without its end; empty where it can't be read."""
     try:
-        return path.read_text().replace("\x00", "").strip()
+        return path.read_text(errors="replace").replace("\x00", "").strip()
     except OSError:
         return ""
 
@@ -72,7 +72,9 @@ def board(record):
     """Yield what the last run recorded."""
     try:
         known = json.loads(record.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return
+    if not isinstance(known, dict):
         return
     names = ("model", "release", "release_verdict", "power_mode", "clocks_locked")
     yield "ai_idp_jetson_info", {name: str(known.get(name)) for name in names}, 1
@@ -101,7 +103,8 @@ def main():
     root, record, target, seconds = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
     beside = target.with_suffix(".tmp")
     while True:
-        beside.write_text(exposition(root, record))
+        # Half a character in the record is none in a text.
+        beside.write_text(exposition(root, record), encoding="utf-8", errors="replace")
         beside.chmod(0o644)
         beside.replace(target)
         if not seconds:

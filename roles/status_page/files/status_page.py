@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import datetime
 import html
+import http.client
 import json
-import math
 import os
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 TIMEOUT_SECONDS = 4
+# Larger than any figure of a page, and the last second that a calendar has.
+MOST = 1e30
+LATEST = datetime.datetime(9999, 12, 30, tzinfo=datetime.UTC).timestamp()
 UNKNOWN = "not known"
 
 NAMES = {
@@ -72,6 +74,9 @@ VERDICTS = {
 }
 """How a verdict is shown, in this order."""
 
+ALERT = ("name", "severity", "host", "summary")
+"""What the page shows of an alert."""
+
 
 class NoAnswer(Exception):
     """Prometheus can't be reached, or says nothing that can be read."""
@@ -89,8 +94,8 @@ def fetch(url: str) -> Any:
         if told["status"] != "success":
             raise NoAnswer(str(told.get("error", "no success")))
         return told["data"]
-    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError) as error:
-        raise NoAnswer(str(getattr(error, "reason", error))) from error
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NoAnswer(str(getattr(error, "reason", error)) or type(error).__name__) from error
 
 
 def ask(prometheus: str) -> dict[str, Any]:
@@ -98,12 +103,25 @@ def ask(prometheus: str) -> dict[str, Any]:
 
     Returns:
         By the name of the query its series (``labels`` and ``value``), and the alerts that fire.
+
+    Raises:
+        NoAnswer: it did not answer with data, or with other data than its API has.
     """
+    try:
+        found = _asked(prometheus)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+        raise NoAnswer(f"it tells something else than Prometheus' API does ({type(error).__name__})") from error
+    if not _is_known(found):
+        raise NoAnswer("it tells something else than Prometheus' API does")
+    return found
+
+
+def _asked(prometheus: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, query in QUERIES.items():
         data = fetch(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
         series = [{"labels": one["metric"], "value": float(one["value"][1])} for one in data["result"]]
-        found[name] = [one for one in series if math.isfinite(one["value"])]
+        found[name] = [one for one in series if _is_figure(one["value"])]
     found["alerts"] = [
         {
             "name": alert["labels"].get("alertname", "?"),
@@ -116,6 +134,43 @@ def ask(prometheus: str) -> dict[str, Any]:
         if alert.get("state") == "firing"
     ]
     return found
+
+
+def _is_known(told: Any) -> bool:
+    """Whether something is what `ask` returns; somebody may have edited what was kept, or a full disk cut it off."""
+    if not isinstance(told, dict) or not all(isinstance(told.get(name, []), list) for name in [*QUERIES, "alerts"]):
+        return False
+    series = [one for name in QUERIES for one in told.get(name, [])]
+    return all(
+        isinstance(one, dict) and _is_figure(one.get("value")) and _are_texts(one.get("labels")) for one in series
+    ) and all(_are_texts(alert) and {*ALERT} <= {*alert} for alert in told.get("alerts", []))
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether a value is a number that can be shown; to Python true is one, and so are a thousand digits and NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """Read what was known last, with its time (``at``); nothing where there is none that can be shown."""
+    told = load(path, {})
+    return told if _is_known(told) and _is_figure(told.get("at")) and 0 <= told["at"] < LATEST else {}
+
+
+def finding_rows(path: Path | None) -> list[dict[str, Any]]:
+    """Read the rows of the last benchmark, without what is no row and without figures that are no numbers."""
+    told = load(path, {})
+    rows = told.get("findings") if isinstance(told, dict) else None
+    figures = ("measured_mean", "ci95_low", "ci95_high")
+    return [
+        {key: value for key, value in row.items() if key not in figures or _is_figure(value)}
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict)
+    ]
 
 
 def service_rows(config: dict[str, Any], known: dict[str, Any]) -> list[dict[str, str]]:
@@ -287,7 +342,9 @@ def certificate_list(known: dict[str, Any], now: float, warn_days: float) -> str
         left = one["value"] - now
         kind = "bad" if left < 0 else "warn" if left < warn_days * 86400 else "good"
         words = f"{duration(left)} left" if left >= 0 else "has ended"
-        day = datetime.datetime.fromtimestamp(one["value"], datetime.UTC)
+        # Beyond the calendar's end or its beginning there is no day.
+        within = min(max(one["value"], 0), LATEST)
+        day = datetime.datetime.fromtimestamp(within, datetime.UTC)
         lines.append(
             f'<li><span>{text(one["labels"].get("instance", "?"))}<br><span class="quiet">until {day:%Y-%m-%d}</span>'
             f'</span><span class="pill {kind}">{words}</span></li>'
@@ -462,14 +519,15 @@ def load(path: Path | None, default: Any) -> Any:
         return default
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return default
 
 
 def write(path: Path, content: str) -> None:
     """Write a file whole or not at all, for everybody to read."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(content, encoding="utf-8")
+    # Half a character, as JSON may hold one, is none in a text.
+    temporary.write_text(content, encoding="utf-8", errors="replace")
     temporary.chmod(0o644)
     os.replace(temporary, path)  # noqa: PTH105 - one step, whatever was there
 
@@ -483,7 +541,7 @@ def main() -> int:
     arguments = parser.parse_args()
     config = json.loads(arguments.config.read_text(encoding="utf-8"))
     now = datetime.datetime.now(datetime.UTC).timestamp()
-    known, problem = load(arguments.state, {}), ""
+    known, problem = remembered(arguments.state), ""
     try:
         known = {**ask(config["prometheus_url"].rstrip("/")), "at": now}
         write(arguments.state, json.dumps(known))
@@ -491,8 +549,7 @@ def main() -> int:
         problem = str(error)
         # The journal takes the number for the message's level.
         print(f"<4>Prometheus does not answer: {problem}", file=sys.stderr)
-    findings = load(Path(config["findings_file"]), {}) if config.get("findings_file") else {}
-    rows = findings.get("findings", []) if isinstance(findings, dict) else []
+    rows = finding_rows(Path(config["findings_file"])) if config.get("findings_file") else []
     write(arguments.page, render(config, known, rows, now, problem))
     return 0
 
