@@ -19,15 +19,27 @@ options:
     choices: [copied, restored]
     required: true
   repository:
-    description: The repository as restic knows it, a folder or an address. It is made where there is none.
+    description: The repository as restic knows it, a folder or an address.
     type: str
     required: true
+  new_repository:
+    description: Makes a repository where there is none. Else that is refused, since a disk may not be mounted.
+    type: bool
+    default: false
+  first:
+    description:
+      - Nobody can have made a repository with this password before. Then one is made where there is none, but not on a
+        disk that holds what is copied.
+    type: bool
+    default: false
   password:
     description: Its password.
     type: str
     required: true
   paths:
-    description: The folders. Those that are not there are left out.
+    description:
+      - The folders. Those that are not there are left out. Of a link, the folder that it leads to is copied, and
+        restored to where it leads then.
     type: list
     elements: path
     required: true
@@ -59,7 +71,9 @@ options:
     default: 7200
 attributes:
   check_mode:
-    description: Opens the repository, where there is one, and reads all of it before a restore. Changes nothing.
+    description:
+      - Opens the repository as a run would, and reads all of it before a restore. Changes nothing. Where restic is not
+        installed yet, it says so and looks at the folders alone.
     support: full
   diff_mode:
     description: "A copy is too large to show; what is restored is the copy that was asked for."
@@ -119,8 +133,8 @@ aside:
   sample: [/srv/vault.before-restore-20261127T100000]
 """
 
-import os
 import pwd
+import shutil
 
 from ansible.module_utils.ai_idp import restic
 from ansible.module_utils.basic import AnsibleModule
@@ -128,11 +142,18 @@ from ansible.module_utils.basic import AnsibleModule
 
 def copied(module: AnsibleModule, run: restic.Run, repository: restic.Repository, writers: restic.Writers) -> dict:
     params = module.params
+    may = restic.Permission(params["new_repository"], params["first"])
+    sources = restic.sources_of(params["paths"])
+    links = restic.links_out(sources)
+    if links:
+        shown = ", ".join(links[: restic.LINKS_NAMED]) + (" and more" if len(links) > restic.LINKS_NAMED else "")
+        module.warn(f"not in the copy, since these are links to elsewhere: {shown}. Name those folders in backup_paths")
     if module.check_mode:
-        repository.is_there()
-        there = [path for path in params["paths"] if os.path.isdir(path)]
+        if is_installed(module):
+            restic.is_ready(repository, sources, may)
+        there = [one.path for one in sources]
         return {"snapshot": "", "paths": there, "files": 0, "bytes_added": 0, "held_seconds": 0.0}
-    return restic.back_up(run, repository, params["paths"], writers, params["host"])
+    return restic.back_up(run, repository, params["paths"], writers, params["host"], may)
 
 
 def restored(module: AnsibleModule, run: restic.Run, repository: restic.Repository, writers: restic.Writers) -> dict:
@@ -141,17 +162,28 @@ def restored(module: AnsibleModule, run: restic.Run, repository: restic.Reposito
         owner = pwd.getpwnam(params["owner"])
     except KeyError:
         raise restic.ResticError(f"there is no account {params['owner']} that could own what is restored") from None
+    if module.check_mode and not is_installed(module):
+        return {"snapshot": "", "time": "", "paths": [], "aside": []}
+    if params["repository"].startswith("/"):
+        restic.must_be_mounted(params["repository"])
     if not repository.is_there():
         raise restic.ResticError(f"there is no repository at {params['repository']}: name the one that has the copy")
     if module.check_mode:
         snapshot = restic.chosen(repository.snapshots(), params["snapshot"])
+        places = restic.places_of(snapshot, params["paths"])
         repository.check(whole=True)
-        return {"snapshot": "", "time": snapshot.get("time", ""), "paths": snapshot.get("paths", []), "aside": []}
-    result = restic.restore(run, repository, params["snapshot"], params["paths"], writers)
-    for path in result["paths"]:
-        if os.lstat(path).st_uid:
-            restic.own(path, owner.pw_uid, owner.pw_gid)
-    return result
+        paths = [place.source.path for place in places]
+        return {"snapshot": "", "time": snapshot.get("time", ""), "paths": paths, "aside": []}
+    numbers = (owner.pw_uid, owner.pw_gid)
+    return restic.restore(run, repository, params["snapshot"], params["paths"], writers, numbers)
+
+
+def is_installed(module: AnsibleModule) -> bool:
+    """Whether restic is there, which a check does not install."""
+    found = shutil.which("restic") is not None
+    if not found:
+        module.warn("restic is not installed yet, so this check did not open the repository")
+    return found
 
 
 def main() -> None:
@@ -159,6 +191,8 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["copied", "restored"], "required": True},
             "repository": {"type": "str", "required": True},
+            "new_repository": {"type": "bool", "default": False},
+            "first": {"type": "bool", "default": False},
             "password": {"type": "str", "required": True, "no_log": True},
             "paths": {"type": "list", "elements": "path", "required": True},
             "owner": {"type": "str", "required": True},

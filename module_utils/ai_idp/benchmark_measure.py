@@ -33,7 +33,7 @@ from ansible.module_utils.ai_idp.documents import from_json, mapping_of
 from ansible.module_utils.ai_idp.files import hash_file, write_atomically
 from ansible.module_utils.ai_idp.gpu_common import read_line, read_text
 from ansible.module_utils.ai_idp.gpu_nvml import THROTTLE_REASONS
-from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, direct, exchange
 from ansible.module_utils.ai_idp.messages import shorten
 from ansible.module_utils.ai_idp.model_manifest import read_manifest
 from ansible.module_utils.ai_idp.programs import run
@@ -259,7 +259,7 @@ def probe_endpoint(url: str, key: str | None, path: str | None) -> str | None:
         place = base + str(candidate)
         try:
             answer = exchange(
-                lambda place=place: urllib.request.urlopen(urllib.request.Request(place, headers=headers), timeout=10),
+                lambda place=place: direct().open(urllib.request.Request(place, headers=headers), timeout=10),
                 1 << 20,
             )
         except NoAnswer as error:

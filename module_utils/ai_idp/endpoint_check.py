@@ -9,7 +9,7 @@ import urllib.request
 from urllib.parse import quote
 
 from ansible.module_utils.ai_idp.documents import WRONG_SHAPE
-from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, direct, exchange
 
 SAMPLE = re.compile(r"^[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{.*\})?\s+\S+", re.MULTILINE)
 
@@ -34,7 +34,7 @@ def request(url, body=None, key=None, timeout=60):
     data = None if body is None else json.dumps(body).encode()
     try:
         # The request is made in there, too: an address may be none.
-        answer = exchange(lambda: urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=timeout))
+        answer = exchange(lambda: direct().open(urllib.request.Request(url, data, headers), timeout=timeout))
     except NoAnswer as error:
         raise CheckError(f"{url} does not answer within {timeout} s: {error}") from error
     return answer.status, answer.text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.ai_idp.documents import from_json
-from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, direct, exchange
 
 ASK_TIMEOUT_SECONDS = 20.0
 
@@ -49,9 +49,8 @@ def ask(url: str, user: str = "", password: str = "", timeout: float = ASK_TIMEO
     if user:
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
         headers["Authorization"] = f"Basic {login}"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        answer = exchange(lambda: opener.open(urllib.request.Request(url, headers=headers), timeout=timeout))
+        answer = exchange(lambda: direct().open(urllib.request.Request(url, headers=headers), timeout=timeout))
     except NoAnswer as error:
         return Reply(0, str(error))
     return Reply(answer.status, answer.text)

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +19,24 @@ BROKE_OFF = "the answer broke off"
 NO_HTTP = (OSError, http.client.HTTPException, OverflowError, ValueError)
 """What the standard library raises when nobody answers, when what answers speaks no HTTP or breaks off, when the port
 is out of range (OverflowError), and when the address or a header can't be written (ValueError)."""
+
+
+def direct() -> urllib.request.OpenerDirector:
+    """Open addresses of the platform itself: a proxy of the environment would get what is sent, keys included."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ProxyForOthers(urllib.request.ProxyHandler):
+    """The environment's proxies, which get no request to this host itself."""
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
+        """Leave requests to this host to who sends them directly."""
+        host = urllib.parse.urlsplit(f"//{req.host}").hostname or ""
+        try:
+            here = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            here = host == "localhost"
+        return None if here else super().proxy_open(req, proxy, type)
 
 
 class NoAnswer(Exception):

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible.module_utils.ai_idp.documents import from_json
 from ansible.module_utils.ai_idp.files import CHUNK_BYTES
+from ansible.module_utils.ai_idp.http_exchange import ProxyForOthers
 from ansible.module_utils.ai_idp.messages import display_url, exact_bytes
 
 ANSWER_MAX_BYTES = 32 * CHUNK_BYTES
@@ -95,8 +96,8 @@ class Web:
         self.endpoint = endpoint.rstrip("/")
         self.timeout = timeout
         self._token = token or None
-        self._opener = urllib.request.build_opener(_Redirect(self))
-        self._stay = urllib.request.build_opener(_Stay())
+        self._opener = urllib.request.build_opener(ProxyForOthers(), _Redirect(self))
+        self._stay = urllib.request.build_opener(ProxyForOthers(), _Stay())
 
     @property
     def has_token(self) -> bool:

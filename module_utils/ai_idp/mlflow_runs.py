@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ansible.module_utils.ai_idp.http_exchange import Exchange, NoAnswer, exchange
+from ansible.module_utils.ai_idp.http_exchange import Exchange, NoAnswer, direct, exchange
 
 DIGEST = "ai_idp.digest"
 # What MLflow takes in one request.
@@ -59,7 +59,7 @@ def sender(url: str, username: str, password: str) -> Send:
             method=method,
             headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
         )
-        return exchange(lambda: urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS))
+        return exchange(lambda: direct().open(request, timeout=TIMEOUT_SECONDS))
 
     return send
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json, mapping_of, mappings_of, printable, why_unread
-from ansible.module_utils.ai_idp.http_exchange import NoAnswer, exchange
+from ansible.module_utils.ai_idp.http_exchange import NoAnswer, direct, exchange
 
 KEY_LABEL = "AI-IDP provisioning"
 KEY_SCOPES = (
@@ -72,7 +72,7 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
         # A proxy of the environment is not for a server of this host.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = direct()
         try:
             answer = exchange(
                 lambda: opener.open(

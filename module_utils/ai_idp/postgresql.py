@@ -119,7 +119,9 @@ def steps_to(server: Server, databases: list[dict[str, Any]], salt: Callable[[],
         elif not is_of(one["password"], server.logins[owner]):
             steps.append(Step(f"set the password of {owner}", f"ALTER ROLE \"{owner}\" LOGIN PASSWORD '{verifier}';"))
         if name not in server.owners:
-            made = f'CREATE DATABASE "{name}" OWNER "{owner}" ENCODING \'UTF8\' TEMPLATE template0;'
+            # The cluster's own locale may be one that has no UTF-8.
+            how = "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8' TEMPLATE template0"
+            made = f'CREATE DATABASE "{name}" OWNER "{owner}" {how};'
             steps.append(Step(f"make the database {name}", made))
         elif server.owners[name] != owner:
             steps.append(Step(f"give {name} to {owner}", f'ALTER DATABASE "{name}" OWNER TO "{owner}";'))

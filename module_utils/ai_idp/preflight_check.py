@@ -29,6 +29,7 @@ from typing import Any
 
 from ansible.module_utils.ai_idp.documents import WRONG_SHAPE, from_json
 from ansible.module_utils.ai_idp.files import free_bytes, nearest_existing
+from ansible.module_utils.ai_idp.http_exchange import ProxyForOthers
 from ansible.module_utils.ai_idp.messages import display_url, human_bytes
 from ansible.module_utils.ai_idp.programs import run
 
@@ -488,8 +489,9 @@ def explain_network_error(error: BaseException, url: str) -> tuple[str, str]:
 
 def _status_of(url: str, method: str, timeout_s: float) -> int:
     request = urllib.request.Request(url, method=method, headers={"User-Agent": "ai-idp-preflight-check"})
+    opener = urllib.request.build_opener(ProxyForOthers())
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        with opener.open(request, timeout=timeout_s) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:

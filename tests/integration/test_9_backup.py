@@ -21,14 +21,18 @@ pytestmark = pytest.mark.skipif(not FULL, reason="makes the gateway anew: the fu
 
 HOST = "ai-idp-lab-xps15"
 COPIES = "/srv/copies"
+# MLflow's files, which its API tells nothing of.
+ARTIFACTS = "/home/ubuntu/ai-idp/mlflow/data/artifacts"
 # Another repository than the copy's, whose key is the same.
 DAMAGED = "/srv/damaged"
 
 
 def held(secrets: dict[str, str]) -> dict[str, Any]:
-    """Every note, run, workflow and credential: by path, id, id and id."""
+    """Every note, artifact, run, workflow and credential: by path, path, id, id and id."""
     gateway = lab_host(ADDRESS)
-    notes = gateway.check_output(f"cd {VAULT} && find . -name .git -prune -o -type f -print0 | xargs -0 sha256sum")
+    sums = "-type f -print0 | xargs -0 sha256sum"
+    notes = gateway.check_output(f"cd {VAULT} && find . -name .git -prune -o {sums}")
+    artifacts = gateway.check_output(f"cd {ARTIFACTS} && find . {sums}")
     with httpx.Client(
         base_url=GATEWAY, verify=ssl.create_default_context(cafile=str(CA)), timeout=60, trust_env=False
     ) as http:
@@ -48,6 +52,7 @@ def held(secrets: dict[str, str]) -> dict[str, Any]:
         )
     return {
         "notes": dict(reversed(line.split(maxsplit=1)) for line in notes.splitlines()),
+        "artifacts": dict(reversed(line.split(maxsplit=1)) for line in artifacts.splitlines()),
         "runs": {run["info"]["run_id"]: run["data"] for run in runs},
         "workflows": {one["id"]: (one["name"], one["active"], one["nodes"]) for one in workflows},
         "credentials": {one["id"]: (one["name"], one["type"], one["data"]) for one in credentials},
@@ -60,7 +65,7 @@ def ai_idp(*arguments: str, timeout: int = 900) -> Run:
     return Run(done.returncode, done.stdout + done.stderr)
 
 
-def test_every_note_run_workflow_and_credential_survives_the_gateway(
+def test_every_note_artifact_run_workflow_and_credential_survives_the_gateway(
     gateway: testinfra.host.Host, tmp_path: Path
 ) -> None:
     # What was measured since is logged now, not by the week 5 that restores.
@@ -68,7 +73,7 @@ def test_every_note_run_workflow_and_credential_survives_the_gateway(
     secrets = read_secrets()
     before = held(secrets)
     assert all(before.values())
-    copied = ai_idp("run", "backup", "-e", f"backup_repository={COPIES}")
+    copied = ai_idp("run", "backup", "-e", f"backup_repository={COPIES} backup_new_repository=true")
     assert copied.code == 0, copied.output
     subprocess.run(["docker", "cp", f"{HOST}:{COPIES}", tmp_path / "copies"], check=True, capture_output=True)
     subprocess.run(["docker", "rm", "--force", HOST], check=True, capture_output=True)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import io
 import json
 import re
 import sqlite3
@@ -1050,6 +1051,28 @@ def test_runs_are_asked_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert asked[1][1]["experiment_ids"] == ["7"]
     assert asked[0][2] == "Basic YTpi"
+
+
+def test_a_day_with_more_runs_than_one_answer_holds_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow gives its answers in pages, experiments and runs alike."""
+    pages = {"experiments": 3, "runs": 4}
+    asked: list[dict[str, Any]] = []
+
+    def send(request: Any, _timeout: float, _ca_file: str) -> io.BytesIO:
+        content = json.loads(request.data)
+        asked.append(content)
+        kind = "runs" if "runs/search" in request.full_url else "experiments"
+        number = int(content.get("page_token") or 0)
+        info = {"run_name": f"n{number}", "run_id": f"r{number}", "experiment_id": str(number % 3)}
+        row = {"info": info} if kind == "runs" else {"experiment_id": str(number), "name": f"e{number}"}
+        more = {"next_page_token": str(number + 1)} if number + 1 < pages[kind] else {}
+        return io.BytesIO(json.dumps({kind: [row], **more}).encode())
+
+    monkeypatch.setattr(mlflow, "send", send)
+    found = mlflow.runs_of("2026-03-01", {"url": "http://127.0.0.1:1/mlflow"})
+    assert [run["name"] for run in found] == ["n0", "n1", "n2", "n3"]
+    assert [run["experiment"] for run in found] == ["e0", "e1", "e2", "e0"]
+    assert asked[-1]["experiment_ids"] == ["0", "1", "2"]
 
 
 # --- the vault's own Git

@@ -1,10 +1,14 @@
 """What the role postgresql refuses, whom it admits, and what its module does to a server."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import postgresql as filters
 import pytest
+import yaml
 from ansible.module_utils.ai_idp import postgresql
+from test_part_of_the_hosts import PLAYBOOKS, ROOT, Site
 
 SALT = b"0123456789abcdef"
 DATABASE = {"name": "mlflow", "owner": "mlflow_owner", "password": "0123456789ab"}
@@ -97,6 +101,24 @@ def test_what_is_missing_is_made() -> None:
     ]
 
 
+def test_a_database_is_of_utf_8_whatever_the_cluster_is() -> None:
+    """With the locale of a cluster in Latin-1, PostgreSQL refuses the encoding."""
+    [made] = [
+        step.statement
+        for step in postgresql.steps_to(postgresql.Server(), [DATABASE], lambda: SALT)
+        if step.statement.startswith("CREATE DATABASE")
+    ]
+    assert "ENCODING 'UTF8' LOCALE_PROVIDER libc LOCALE 'C.UTF-8' TEMPLATE template0" in made
+
+
+def test_only_the_roles_own_cluster_may_hold_its_port() -> None:
+    """Another version's server is a process named postgres, too."""
+    tasks = yaml.safe_load((ROOT / "roles/postgresql/tasks/preflight.yml").read_text(encoding="utf-8"))
+    [port] = [task["vars"]["__port"] for task in tasks if "__port" in task.get("vars", {})]
+    assert port["owner_unit"] == "{{ __postgresql_unit }}"
+    assert "owner_processes" not in port
+
+
 @pytest.mark.parametrize(
     ("kept", "owner", "public", "wanted"),
     [
@@ -128,3 +150,64 @@ def test_a_host_without_postgresql_is_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(postgresql.PostgresqlError, match=r"5432 does not do what it is asked for: there is no pro"):
         postgresql.administer("SELECT 1", 5432)
+
+
+def week5(site: Site, *options: str) -> dict[str, Any]:
+    """What week 5 would check and set up, by its own expressions, and with which variables."""
+    plays = yaml.safe_load((PLAYBOOKS / "week5.yml").read_text(encoding="utf-8"))
+    tasks = [task for play in plays for task in play.get("tasks", [])]
+    [checked] = [task["vars"]["__roles"] for task in tasks if "__roles" in task.get("vars", {})]
+    [set_up] = [task["loop"] for task in tasks if "postgresql" in task.get("tags", []) and "loop" in task]
+    told = {
+        **{"checked": checked, "set_up": set_up, "keys": "{{ ai_idp_knowledge_keys }}"},
+        **{"uri": "{{ mlflow_backend_store_uri }}", "databases": "{{ postgresql_databases }}"},
+        **{"networks": "{{ postgresql_client_networks }}", "addresses": "{{ postgresql_listen_addresses }}"},
+        "doors": "{{ host_baseline_firewall_allow | selectattr('port', 'eq', postgresql_port) }}",
+    }
+    copy = {"dest": "{{ inventory_dir }}/told.json", "mode": "0600", "content": "{{ told | to_json }}"}
+    play = {
+        **{"hosts": "1e3", "gather_facts": False, "vars": {"told": told, "ansible_host": "192.0.2.7"}},
+        **{"tasks": [{"ansible.builtin.copy": copy}]},
+    }
+    secrets = {"ai_idp_secrets": {"n8n_encryption_key": "k", "mlflow_database_password": "of-the-database"}}
+    done = site.run(yaml.safe_dump([play]), "-e", json.dumps(secrets), *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads((site.inventory / "told.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    (tmp_path / "roles").symlink_to(ROOT / "roles")
+    return Site(tmp_path)
+
+
+def test_week_5_has_no_postgresql_unless_it_is_asked_for(site: Site) -> None:
+    found = week5(site)
+    assert "postgresql" not in found["checked"]
+    # One role in the one task, as without PostgreSQL.
+    assert found["set_up"] == ["docker_engine"]
+    assert (found["uri"], found["databases"], found["doors"]) == ("", [], [])
+    assert "mlflow_database_password" not in found["keys"]
+
+
+def test_week_5_keeps_runs_in_postgresql_where_that_is_asked_for(site: Site) -> None:
+    found = week5(site, "-e", "ai_idp_mlflow_in_postgresql=true")
+    assert "postgresql" in found["checked"]
+    assert found["set_up"] == ["docker_engine", "postgresql"]
+    assert found["keys"][-1] == "mlflow_database_password"
+    [database] = found["databases"]
+    assert found["uri"] == f"postgresql+psycopg2://mlflow:{database['password']}@192.0.2.7:5432/mlflow"
+    assert (database["password"], found["addresses"]) == ("of-the-database", ["127.0.0.1", "192.0.2.7"])
+    # Nobody but Docker's own networks, by the firewall and by PostgreSQL.
+    pools = yaml.safe_load((ROOT / "roles/docker_engine/defaults/main.yml").read_text(encoding="utf-8"))
+    networks = [pool["base"] for pool in pools["docker_engine_address_pools"]]
+    assert found["networks"] == networks
+    assert [door["sources"] for door in found["doors"]] == [networks]
+
+
+def test_week_5_makes_other_databases_and_takes_postgresql_away(site: Site) -> None:
+    databases = json.dumps({"postgresql_databases": [DATABASE]})
+    found = week5(site, "-e", databases)
+    assert (found["set_up"], found["uri"]) == (["docker_engine", "postgresql"], "")
+    assert week5(site, "-e", "postgresql_state=absent")["set_up"] == ["docker_engine", "postgresql"]

@@ -18,11 +18,22 @@ def _password(host):
 
 def test_the_copy_holds_every_folder_as_it_was_at_one_moment(host):
     [snapshot] = json.loads(host.check_output(f"{RESTIC} snapshots --json"))
-    assert snapshot["paths"] == ["/srv/data/keys", "/srv/data/notes"]
+    assert snapshot["paths"] == ["/srv/data/keys", "/srv/data/mounted", "/srv/data/notes", "/srv/disk/linked"]
     assert snapshot["hostname"] == "role-test"
     dumped = [int(host.check_output(f"{RESTIC} dump latest /srv/data/notes/{name}")) for name in ("a", "b")]
     # The writer was stopped between two files at the worst.
     assert dumped[0] - dumped[1] in (0, 1)
+
+
+def test_what_a_link_leads_to_is_in_the_copy(host):
+    assert host.check_output(f"{RESTIC} dump latest /srv/disk/linked/note") == "linked"
+    [snapshot] = json.loads(host.check_output(f"{RESTIC} snapshots --json"))
+    assert snapshot["tags"] == ["ai-idp", "/srv/data/linked=/srv/disk/linked"]
+
+
+def test_nothing_waits_for_the_copy_any_more(host):
+    assert host.run("systemctl is-active ai-idp-backup-guard.service").stdout.strip() == "inactive"
+    assert host.check_output(f"{RESTIC} --no-lock list locks") == ""
 
 
 def test_the_service_goes_on(host):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import repository as repositories
+from .asking import send as send_request
 from .files import write_whole
 from .repository import GitError
 from .settings import Settings
@@ -139,9 +139,8 @@ def _post(settings: Settings, body: bytes) -> str:
         "X-AI-IDP-Signature": signature(settings.webhook_secret, timestamp, body),
     }
     request = urllib.request.Request(settings.webhook_url, data=body, headers=headers, method="POST")  # noqa: S310
-    context = ssl.create_default_context(cafile=settings.ca_file or None) if request.type == "https" else None
     try:
-        with urllib.request.urlopen(request, timeout=SEND_TIMEOUT_SECONDS, context=context) as reply:  # noqa: S310
+        with send_request(request, SEND_TIMEOUT_SECONDS, settings.ca_file) as reply:
             told = reply.read(100_000)
     except urllib.error.HTTPError as error:
         told = error.read(100_000)

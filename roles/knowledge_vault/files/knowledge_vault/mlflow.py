@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 import time
 import urllib.request
 from typing import Any
 from urllib.parse import quote
 
+from .asking import send
+
 TIMEOUT_SECONDS = 10
+# MLflow takes up to 1000 and gives the rest by a token.
+PAGE = 500
 
 
 def runs_of(day: str, settings: dict[str, str], ca_file: str = "") -> list[dict[str, str]]:
@@ -37,19 +40,25 @@ def runs_of(day: str, settings: dict[str, str], ca_file: str = "") -> list[dict[
         if settings.get("user"):
             pair = f"{settings['user']}:{settings.get('password', '')}".encode()
             request.add_header("Authorization", "Basic " + base64.b64encode(pair).decode())
-        context = ssl.create_default_context(cafile=ca_file or None) if request.type == "https" else None
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=context) as reply:  # noqa: S310
+        with send(request, TIMEOUT_SECONDS, ca_file) as reply:
             told: dict[str, Any] = json.load(reply)
         return told
 
-    experiments = {
-        one["experiment_id"]: one["name"]
-        for one in ask("experiments/search", {"max_results": 500}).get("experiments", [])
-    }
+    def paged(path: str, kind: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = ""
+        while True:
+            told = ask(path, {**content, "max_results": PAGE, **({"page_token": token} if token else {})})
+            found += told.get(kind, [])
+            former, token = token, str(told.get("next_page_token") or "")
+            if token in ("", former):
+                return found
+
+    experiments = {one["experiment_id"]: one["name"] for one in paged("experiments/search", "experiments", {})}
     if not experiments:
         return []
     bounds = f"attributes.start_time >= {int(start * 1000)} AND attributes.start_time < {int(end * 1000)}"
-    found = ask("runs/search", {"experiment_ids": list(experiments), "filter": bounds, "max_results": 100})
+    found = paged("runs/search", "runs", {"experiment_ids": list(experiments), "filter": bounds})
     public = (settings.get("public_url") or settings["url"]).rstrip("/")
     return [
         {
@@ -58,5 +67,5 @@ def runs_of(day: str, settings: dict[str, str], ca_file: str = "") -> list[dict[
             "status": str(info.get("status", "")),
             "url": f"{public}/#/experiments/{quote(info['experiment_id'])}/runs/{quote(info['run_id'])}",
         }
-        for info in (run["info"] for run in found.get("runs", []))
+        for info in (run["info"] for run in found)
     ]
