@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yaml
@@ -278,7 +278,7 @@ def _entries(catalogue: Any) -> Iterator[Item]:
                 f"An entry of the model catalogue (ai_idp_models, ai_idp_extra_models) is {entry!r:.80}: it needs a "
                 "name, files are a list of names, and figures a mapping."
             )
-        yield entry
+        yield cast("Item", entry)
 
 
 def catalogue_entry(catalogue: Iterable[Item], name: str) -> Item:

@@ -60,7 +60,8 @@ def host(folder: Path, name: str) -> testinfra.host.Host:
 def kept(folder: Path) -> Kept:
     """All of it as it is now."""
     secrets = yaml.safe_load((folder / "inventory" / "lab" / "secrets.yml").read_text(encoding="utf-8"))
-    models, results = {}, {}
+    models: dict[str, str] = {}
+    results: dict[str, str] = {}
     for name in ("schlimers-server", "jetson"):
         # A file that is fetched again has another inode.
         found = host(folder, name).check_output(
@@ -87,9 +88,9 @@ def site(folder: Path) -> Run:
     return Run(done.returncode, done.stdout + done.stderr)
 
 
-def bring_images(folder: Path) -> None:
+def bring_images() -> None:
     """What the former lab's registry does not have, from this one's."""
-    text = (folder / "playbooks/group_vars/all/versions.yml").read_text(encoding="utf-8")
+    text = (ROOT / "playbooks/group_vars/all/versions.yml").read_text(encoding="utf-8")
     for name in ("mlflow", "n8n"):
         image = yaml.safe_load(text)["ai_idp_images"][name]
         for command in (["pull", "--quiet", f"{REGISTRY}/{image}"],
@@ -102,7 +103,7 @@ def test_a_lab_of_the_former_tree_is_taken_over(former: Side) -> None:
     folder = former.tree
     before, at = kept(folder), int(time.time())
     assert all((before.keys, before.models, before.results))
-    bring_images(folder)
+    bring_images()
     take_over(ROOT, former)
     began = time.monotonic()
     run = site(folder)
