@@ -476,6 +476,45 @@ def test_weak_secrets_are_taken_out_where_their_name_tells(line: str) -> None:
     assert redact(line)[1] == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        # A password may begin like what stands for one.
+        ('password: "$ecret-99"', "password: [secret removed]"),
+        ("DB_PASSWORD='(Tr0ub4dor'", "DB_PASSWORD=[secret removed]"),
+        ("postgres://a:%pw@db", "postgres://a:[secret removed]@db"),
+        ("password: <hunter9", "password: [secret removed]"),
+        ("password={hunter9", "password=[secret removed]"), ("secret: [hunter9", "secret: [secret removed]"),
+        ("PASSWORD=env-hunter2", "PASSWORD=[secret removed]"), ("secret: true-horse", "secret: [secret removed]"),
+        ("token: none-of-yours", "token: [secret removed]"), ("pwd=lookup-horse7", "pwd=[secret removed]"),
+        ('password: "$UMMER2024"', "password: [secret removed]"),
+        ("password = self-made-1", "password = [secret removed]"),
+        # And have any sign in it.
+        ("PASSWORD=abcd,ef;gh)ij}k", "PASSWORD=[secret removed]"),
+        ("password: correct horse battery", "password: [secret removed]"),
+        (r'password: "ab\"cd efgh"', "password: [secret removed]"),
+        ("password: 'it''s me'", "password: [secret removed]"),
+        ("postgres://a:p@ss/w@db/x", "postgres://a:[secret removed]@db/x"),
+        # It may stand in a block, below its name, behind a type, or as a default.
+        ("+  password: |\n+    l1\n+    l2\n+  user: y", "+  password: |\n+    [secret removed]\n+  user: y"),
+        ("password:\n  hunter2\nuser: x", "password:\n  [secret removed]\nuser: x"),
+        ("def f(password: str = 'hunter2'):", "def f(password: str = [secret removed]):"),
+        ("password: ${PW:-hunter22}", "password: [secret removed]"),
+        ("password = os.environ.get('X', 'hunter2')", "password = [secret removed]"),
+        ("db_password: \"{{ v | default('hunter2') }}\"", "db_password: [secret removed]"),
+        # Its name may be an index, escaped, an option or an element.
+        ("c['password'] = 'hunter2'", "c['password'] = [secret removed]"),
+        (r'{\"password\": \"hunter2\"}', r'{\"password\": [secret removed]}'),
+        ("mysql --password hunter2 app", "mysql --password [secret removed] app"),
+        ("<password>hunter2</password>", "<password>[secret removed]</password>"),
+    ],
+)  # fmt: skip
+def test_a_password_is_taken_out_whole_whatever_it_begins_with(line: str, left: str) -> None:
+    assert redact(line) == (left, 1)
+    # Sender and service both look.
+    assert redact(left) == (left, 0)
+
+
 def test_a_private_key_is_taken_out_even_when_it_is_cut() -> None:
     key = "+-----BEGIN OPENSSH PRIVATE KEY-----\n+b3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n"
     assert redact(f"x\n{key}+-----END OPENSSH PRIVATE KEY-----\ny") == ("x\n+[private key removed]\ny", 1)
@@ -488,7 +527,10 @@ def test_a_private_key_is_taken_out_even_when_it_is_cut() -> None:
         "This reverts commit 0123456789abcdef0123456789abcdef01234567.",
         "roles/knowledge_vault/files/Service2/index.py",
         "def test_a_model_that_is_away_leaves_the_plain_note() -> None:", "password: \"{{ vault_password }}\"",
-        "token = os.environ['X']", "password: ${PASSWORD}",
+        "token = os.environ['X']", "password: ${PASSWORD}", "token: ${{ secrets.X }}", "password = $DB_PASSWORD",
+        "login(password=self.password, token=None)", "api_key: str | None = None", "postgres://app:%s@db/x",
+        "https://registry.lan:5000/a@sha256:abc", "Add --api-key option", "password: <password>",
+        "secrets:\n  - name: x",
         "image@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b8",
         "https://example.org/a/b/c", "GetInstanceMetadataV2Options", "tokens per second: 42", "passwords are long",
     ],
@@ -505,6 +547,10 @@ def test_redaction_of_much_text_is_quick() -> None:
         "://:" * 16_000,
         "-----BEGIN PRIVATE KEY-----" * 2_000,
         "eyJ" * 21_000,
+        "password: |\n" * 5_000,
+        'password:"' * 6_400,
+        "password='" + "'" * 60_000,
+        "x://y:" + "a" * 60_000,
     ):
         redact(text)
     assert time.perf_counter() - start < 2
