@@ -1859,6 +1859,19 @@ def test_the_vaults_git_has_what_was_written_and_not_what_the_owner_does(
     assert history.commit(keeper) == 1
 
 
+def test_a_note_that_the_owner_keeps_out_of_git_keeps_no_other_out(settings: Settings, keeper: vault.Keeper) -> None:
+    keeper.take(told(1))
+    (settings.vault / ".gitignore").write_text("Daily/\n.obsidian/\n")
+    assert history.commit(keeper) == 10
+    there = run(settings.vault, "ls-files").splitlines()
+    assert [path for path in there if path.startswith("Commits/")]
+    assert not [path for path in there if path.startswith(("Daily/", ".obsidian/"))]
+    assert history.commit(keeper) == 0
+    (settings.vault / ".gitignore").write_text("*\n")
+    keeper.take(told(2))
+    assert history.commit(keeper) == 1
+
+
 # --- what the model is asked
 
 
