@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import vault_settings
+import yaml
 from ansible.errors import AnsibleFilterError
 
 from tests import obsidian
@@ -2024,6 +2025,16 @@ def test_each_bad_setting_is_named_and_no_secret_shown(wrong: dict[str, Any], wo
     assert words in problem
     assert "hidden" not in problem
     assert "me:word" not in problem
+
+
+def test_a_vault_that_is_there_keeps_its_owner_and_mode() -> None:
+    text = (ROOT / "roles" / "knowledge_vault" / "vars" / "main.yml").read_text(encoding="utf-8")
+    places = {one["path"]: one for one in yaml.safe_load(text)["__knowledge_vault_directories"]}
+    own = places["{{ knowledge_vault_dir }}"]
+    assert (own.get("once"), own.get("mode")) == (True, "0700")
+    # What is above it is others' too.
+    above = places["{{ knowledge_vault_dir | dirname }}"]
+    assert (above.get("once"), above.get("mode")) == (True, None)
 
 
 def test_systemd_reads_each_text_as_it_is() -> None:
