@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import posixpath
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -47,12 +48,18 @@ def _repository_problems(one: Mapping[str, Any], vault: str, user: str) -> list[
         problems.append("the url may be https://..., ssh://..., file://... or name@host:path")
     elif url and _WITH_PASSWORD.search(url):
         problems.append(f"the url holds a password; use an SSH key or a credential helper of {user}")
-    elif path and (not _PATH.fullmatch(path) or path.rstrip("/") == vault.rstrip("/")):
+    elif path and (not _PATH.fullmatch(path) or _nested(path, vault)):
         problems.append(
-            "the path has to be absolute, without blanks, and not that of the vault itself: its notes would become "
-            "notes"
+            f"the path has to be absolute, without blanks, and not that of the vault itself, nor may one of the two "
+            f"lie in the other ({path} and {vault}): its notes would become notes"
         )
     return [f"knowledge_vault_repositories, '{one['name']}': {problem}" for problem in problems]
+
+
+def _nested(one: str, other: str) -> bool:
+    """Tell whether two paths are one, or one lies in the other. Links of the host are followed by the sender."""
+    first, second = (PurePosixPath(posixpath.normpath(path)) for path in (one, other))
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 def _listen_problems(address: str) -> list[str]:

@@ -50,6 +50,13 @@ def planted() -> list[Planted]:
     def word() -> str:
         return chance.choice(["Correct", "Horse", "Winter", "Garden"]) + any_of(string.digits, 4) + any_of("!?%&", 2)
 
+    def begins(*signs: str) -> Callable[[], str]:
+        # Passwords that begin like what stands for one, with other signs in them.
+        return lambda: chance.choice(signs) + any_of(LETTERS, 6) + any_of("-!#+", 2) + any_of(LETTERS, 3)
+
+    def with_signs() -> str:
+        return any_of(LETTERS, 5) + any_of(",;)}", 1) + any_of(LETTERS, 5) + any_of("&|]", 1) + any_of(LETTERS, 3)
+
     # By kind: what makes the secret, and a line that it stands in.
     kinds: dict[str, tuple[Callable[[], str], str]] = {
         "AWS access key": (lambda: "AKIA" + any_of(string.ascii_uppercase + "234567", 16), "aws_access_key_id = {}"),
@@ -93,6 +100,17 @@ def planted() -> list[Planted]:
             "AccountName=a;AccountKey={};EndpointSuffix=b",
         ),
         "Kubernetes secret": (lambda: base64.b64encode(any_of(LETTERS, 30).encode()).decode(), "  tls.token: {}"),
+        "password that begins with a sign": (begins(*"$%<{[("), 'db_password: "{}"'),
+        "password that begins like code": (begins("env-", "true-", "string-", "lookup-", "self-"), "DB_PASSWORD={}"),
+        "password with signs in it": (with_signs, "DB_PASSWORD={}"),
+        "password with blanks": (lambda: f"{word()} {any_of(LETTERS, 6)} {word()}", "password: {}"),
+        "password with a sign in an address": (begins(*"$%<{[("), "postgresql://app:{}@db.lan/app"),
+        "password in a block of YAML": (word, "+db_password: |\n+  {}\n+db_user: app"),
+        "password as a default": (word, "password: ${{DB_PASSWORD:-{}}}"),
+        "password behind a type": (word, "def connect(user: str, password: str = '{}') -> None:"),
+        "password of an index": (word, "config['password'] = '{}'"),
+        "password in XML": (word, "<password>{}</password>"),
+        "password after an option": (word, "mysql --user root --password {} app"),
     }
     made = []
     for kind, (make, line) in kinds.items():
@@ -176,7 +194,8 @@ def sees(finder: Finder, one: Planted) -> bool:
     """Whether a finder finds a secret, or enough of it that nobody could use the rest."""
     clean = getattr(finder, "clean", None)
     if clean:
-        return one.secret not in clean(one.text)
+        left = clean(one.text)
+        return not any(one.secret[at : at + 5] in left for at in range(max(1, len(one.secret) - 4)))
     return any(part and (part in one.secret or one.secret in part) for part in finder(one.text))
 
 

@@ -80,3 +80,12 @@ write("not-utf8-\udcff\udcfe.txt", b"\xff\xfe\x00odd\n")
 commit(b"A message that is no UTF-8: \xff\xfe\xfd")
 commit("$(touch /tmp/evil); `touch /tmp/evil2`; ../../../../tmp/evil3")
 commit("x" * 5000)
+# Git allows what other programs take for the end of a line.
+git("checkout", "--quiet", "-b", f"odd\u2028\u0085{NOW}")
+commit("On a branch with an odd name", "--author=]]| [[Mallory]] # <m@example.org>")
+git("checkout", "--quiet", "-")
+# No branch has this one.
+git("checkout", "--quiet", "--detach")
+commit("On no branch")
+git("tag", f"loose-{NOW}")
+git("checkout", "--quiet", "-")

@@ -322,7 +322,10 @@ def test_the_vaults_health_wants_a_key_and_its_service_no_stranger(
 ) -> None:
     assert http.get("/vault/metrics").status_code == 401
     headers = {"Authorization": f"Bearer {secrets['gateway_client_key']}"}
-    assert "ai_idp_vault_notes" in http.get("/vault/metrics", headers=headers).text
+    told = http.get("/vault/metrics", headers=headers).text
+    assert "ai_idp_vault_notes" in told
+    for name in ("notebook", "shared"):
+        assert f'ai_idp_vault_repository_readable{{repository="{name}"}} 1' in told
     for path in ("events", "work", "answers", "daily"):
         assert http.post(f"/vault/{path}", headers=headers, json={}).status_code == 404
     listening = gateway.check_output("ss --listening --tcp --numeric --no-header")

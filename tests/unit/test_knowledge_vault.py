@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import vault_settings
+import yaml
 from ansible.errors import AnsibleFilterError
 
 from tests import obsidian
@@ -149,6 +151,119 @@ def test_a_model_that_is_away_leaves_the_plain_note_and_completes_it_later(
     assert {one["ai"] for one in commit_notes(settings).values()} == {"done"}
 
 
+class Clock:
+    """A time that passes when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.time()
+        monkeypatch.setattr(time, "time", lambda: self.now)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_note_that_is_always_too_slow_keeps_no_other_waiting(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    keeper.settings = settings = replace(settings, model_parallel=1)
+    slow = keeper.take(told(1, message="A hard one"))["note"]
+    clock.pass_by(settings.model_timeout + vault.LEASE_SPARE_SECONDS)
+    for number in range(2, 6):
+        assert keeper.take(told(number))["work"] is None or number == 2
+    tries, done, statuses = [], set(), []
+    for _ in range(3000):
+        work = keeper.work()
+        clock.pass_by(20)
+        while work:
+            if work["note"] == slow:
+                tries.append(clock.now)
+                clock.pass_by(settings.model_timeout + 0.1)
+                told_back = keeper.complete(work["lease"], None, None, "timeout of 5000ms exceeded")
+                statuses.append(told_back["status"])
+            else:
+                done.add(work["note"])
+                told_back = keeper.complete(work["lease"], 200, reply(), "")
+            work = told_back["work"]
+        if len(done) == 4 and statuses[-1:] == ["failed"]:
+            break
+    assert len(done) == 4
+    assert statuses == ["pending"] * (vault.ATTEMPTS - 1) + ["failed"]
+    # The pauses grow, and the others were not asked to wait for any of it.
+    pauses = [later - before for before, later in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 1800
+    found = commit_notes(settings)[slow]
+    assert (found["ai"], found["tags"]) == ("failed", [])
+    assert "it did not answer in time (8 tries)" in (settings.vault / slow).read_text()
+    assert keeper.outcomes == {"done": 4, "slow": vault.ATTEMPTS, "wrong": 0, "away": 0}
+    assert keeper.work() is None
+    # Whoever was slow may be quick the day after.
+    work = keeper.sum_up()["work"]
+    assert work["note"] == slow
+    assert keeper.complete(work["lease"], 200, reply(), "")["status"] == "done"
+    assert commit_notes(settings)[slow]["ai"] == "done"
+    assert "did not answer" not in (settings.vault / slow).read_text()
+
+
+def test_what_was_tried_longest_ago_comes_next_even_if_nobody_said_what_became_of_it(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """n8n ends with one note in its hands each time, so nothing is ever counted against it."""
+    clock = Clock(monkeypatch)
+    keeper.settings = replace(settings, model_parallel=1)
+    notes_taken = [keeper.take(told(number))["note"] for number in (1, 2, 3)]
+    handed_out = [notes_taken[0]]
+    for _ in range(5):
+        clock.pass_by(settings.model_timeout + vault.LEASE_SPARE_SECONDS + 1)
+        handed_out.append(keeper.work()["note"])
+    assert handed_out == notes_taken * 2
+
+
+def test_new_commits_are_completed_before_a_history_that_came_at_once(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.model_not_before = time.time() + 60
+    for number in range(1, 4):
+        keeper.take(told(number, time=int(time.time()) - 90 * 86_400))
+    fresh = keeper.take(told(4))["note"]
+    keeper.model_not_before = 0
+    assert keeper.work()["note"] == fresh
+
+
+def test_a_database_of_an_older_version_is_taken_over(settings: Settings) -> None:
+    settings.state.mkdir()
+    old = sqlite3.connect(settings.state / "notes.sqlite")
+    old.executescript(vault.SCHEMA.replace("CREATE TABLE IF NOT EXISTS made (path TEXT PRIMARY KEY);", ""))
+    old.close()
+    keeper = vault.Keeper(settings)
+    assert keeper.take(told())["status"] == "new"
+    assert vault.Keeper(settings).take(told())["status"] == "known"
+
+
+def test_a_power_cut_between_a_note_and_its_memory_makes_it_nobody_elses(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = keeper.take(told())["work"]
+    real = keeper._update
+
+    def cut(identity: str, **values: Any) -> None:
+        if values.get("state") == "done":
+            raise sqlite3.OperationalError("cut")
+        real(identity, **values)
+
+    monkeypatch.setattr(keeper, "_update", cut)
+    with pytest.raises(sqlite3.Error):
+        keeper.complete(work["lease"], 200, reply(), "")
+    assert only_note(settings)[0]["ai"] == "done"
+    keeper.database.close()
+    again = vault.Keeper(settings)
+    later = time.time() + 600
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert again.complete(again.work()["lease"], 200, reply(title="Better"), "")["status"] == "done"
+    assert only_note(settings)[0]["title"] == "Better"
+
+
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
 def test_an_endpoint_that_says_no_counts_as_away(keeper: vault.Keeper, status: int) -> None:
     work = keeper.take(told())["work"]
@@ -215,7 +330,12 @@ def test_only_so_many_are_with_the_model_at_a_time(keeper: vault.Keeper, monkeyp
     # n8n died with a note in its hands: after a while another worker gets it.
     later = time.time() + 5 + vault.LEASE_SPARE_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    assert keeper.work()["note"] == works[1]["note"]
+    # Those first that nobody had.
+    work, others = keeper.work(), []
+    while work["note"] != works[1]["note"]:
+        others.append(work["note"])
+        work = keeper.complete(work["lease"], 200, reply(), "")["work"]
+    assert len(others) == 2
     assert keeper.complete(works[1]["lease"], 200, reply(), "")["status"] == "gone"
 
 
@@ -231,6 +351,21 @@ def test_what_the_owner_changed_or_deleted_is_left_alone(settings: Settings, kee
     assert not (settings.vault / second["note"]).exists()
     assert keeper.take(told(2))["status"] == "known"
     assert not (settings.vault / second["note"]).exists()
+
+
+def test_notes_of_days_and_repositories_that_the_owner_deletes_stay_deleted(
+    settings: Settings, keeper: vault.Keeper
+) -> None:
+    keeper.take(told(1))
+    day = notes.local(int(time.time()) - 60, "%Y-%m-%d")
+    made = [settings.vault / "Repositories" / "infra.md", settings.vault / "Daily" / f"{day}.md"]
+    for path in made:
+        path.unlink()
+    vault.Keeper(settings).take(told(2))
+    keeper.sum_up(day)
+    assert not any(path.exists() for path in made)
+    keeper.take(told(3, repository="other"))
+    assert (settings.vault / "Repositories" / "other.md").exists()
 
 
 def test_related_notes_are_linked_and_their_links_resolve(settings: Settings, keeper: vault.Keeper) -> None:
@@ -448,7 +583,7 @@ def test_a_time_that_can_not_be_is_the_time_of_taking(settings: Settings, keeper
 def test_a_link_in_the_vault_leads_nobody_out_of_it(settings: Settings, keeper: vault.Keeper, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (settings.vault / "Commits").symlink_to(tmp_path / "outside")
-    with pytest.raises(ValueError, match="not inside"):
+    with pytest.raises(files.Outside, match="not inside"):
         keeper.take(told())
     assert not list((tmp_path / "outside").iterdir())
 
@@ -477,6 +612,45 @@ def test_weak_secrets_are_taken_out_where_their_name_tells(line: str) -> None:
     assert redact(line)[1] == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        # A password may begin like what stands for one.
+        ('password: "$ecret-99"', "password: [secret removed]"),
+        ("DB_PASSWORD='(Tr0ub4dor'", "DB_PASSWORD=[secret removed]"),
+        ("postgres://a:%pw@db", "postgres://a:[secret removed]@db"),
+        ("password: <hunter9", "password: [secret removed]"),
+        ("password={hunter9", "password=[secret removed]"), ("secret: [hunter9", "secret: [secret removed]"),
+        ("PASSWORD=env-hunter2", "PASSWORD=[secret removed]"), ("secret: true-horse", "secret: [secret removed]"),
+        ("token: none-of-yours", "token: [secret removed]"), ("pwd=lookup-horse7", "pwd=[secret removed]"),
+        ('password: "$UMMER2024"', "password: [secret removed]"),
+        ("password = self-made-1", "password = [secret removed]"),
+        # And have any sign in it.
+        ("PASSWORD=abcd,ef;gh)ij}k", "PASSWORD=[secret removed]"),
+        ("password: correct horse battery", "password: [secret removed]"),
+        (r'password: "ab\"cd efgh"', "password: [secret removed]"),
+        ("password: 'it''s me'", "password: [secret removed]"),
+        ("postgres://a:p@ss/w@db/x", "postgres://a:[secret removed]@db/x"),
+        # It may stand in a block, below its name, behind a type, or as a default.
+        ("+  password: |\n+    l1\n+    l2\n+  user: y", "+  password: |\n+    [secret removed]\n+  user: y"),
+        ("password:\n  hunter2\nuser: x", "password:\n  [secret removed]\nuser: x"),
+        ("def f(password: str = 'hunter2'):", "def f(password: str = [secret removed]):"),
+        ("password: ${PW:-hunter22}", "password: [secret removed]"),
+        ("password = os.environ.get('X', 'hunter2')", "password = [secret removed]"),
+        ("db_password: \"{{ v | default('hunter2') }}\"", "db_password: [secret removed]"),
+        # Its name may be an index, escaped, an option or an element.
+        ("c['password'] = 'hunter2'", "c['password'] = [secret removed]"),
+        (r'{\"password\": \"hunter2\"}', r'{\"password\": [secret removed]}'),
+        ("mysql --password hunter2 app", "mysql --password [secret removed] app"),
+        ("<password>hunter2</password>", "<password>[secret removed]</password>"),
+    ],
+)  # fmt: skip
+def test_a_password_is_taken_out_whole_whatever_it_begins_with(line: str, left: str) -> None:
+    assert redact(line) == (left, 1)
+    # Sender and service both look.
+    assert redact(left) == (left, 0)
+
+
 def test_a_private_key_is_taken_out_even_when_it_is_cut() -> None:
     key = "+-----BEGIN OPENSSH PRIVATE KEY-----\n+b3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n"
     assert redact(f"x\n{key}+-----END OPENSSH PRIVATE KEY-----\ny") == ("x\n+[private key removed]\ny", 1)
@@ -489,7 +663,10 @@ def test_a_private_key_is_taken_out_even_when_it_is_cut() -> None:
         "This reverts commit 0123456789abcdef0123456789abcdef01234567.",
         "roles/knowledge_vault/files/Service2/index.py",
         "def test_a_model_that_is_away_leaves_the_plain_note() -> None:", "password: \"{{ vault_password }}\"",
-        "token = os.environ['X']", "password: ${PASSWORD}",
+        "token = os.environ['X']", "password: ${PASSWORD}", "token: ${{ secrets.X }}", "password = $DB_PASSWORD",
+        "login(password=self.password, token=None)", "api_key: str | None = None", "postgres://app:%s@db/x",
+        "https://registry.lan:5000/a@sha256:abc", "Add --api-key option", "password: <password>",
+        "secrets:\n  - name: x",
         "image@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b8",
         "https://example.org/a/b/c", "GetInstanceMetadataV2Options", "tokens per second: 42", "passwords are long",
     ],
@@ -506,6 +683,10 @@ def test_redaction_of_much_text_is_quick() -> None:
         "://:" * 16_000,
         "-----BEGIN PRIVATE KEY-----" * 2_000,
         "eyJ" * 21_000,
+        "password: |\n" * 5_000,
+        'password:"' * 6_400,
+        "password='" + "'" * 60_000,
+        "x://y:" + "a" * 60_000,
     ):
         redact(text)
     assert time.perf_counter() - start < 2
@@ -627,14 +808,465 @@ class Enough(Exception):
     """Ends a watch."""
 
 
+def test_commits_without_a_branch_are_told_and_what_a_rebase_passes_is_not(settings: Settings, work_tree: Path) -> None:
+    known = with_repository(settings, work_tree)
+    change(work_tree, 1)
+    events.poll(known)
+    run(work_tree, "checkout", "-q", "--detach")
+    before = repository.marks([work_tree])
+    loose = change(work_tree, 2)
+    assert repository.marks([work_tree]) != before
+    assert events.poll(known) == 1
+    assert (spooled(known)[-1]["commit"], spooled(known)[-1]["branch"]) == (loose, "HEAD")
+    # It gets its branch later, and is no other commit for that.
+    run(work_tree, "branch", "kept")
+    assert events.poll(known) == 0
+    (work_tree / ".git" / "rebase-merge").mkdir()
+    change(work_tree, 3)
+    assert events.poll(known) == 0
+    (work_tree / ".git" / "rebase-merge").rmdir()
+    assert events.poll(known) == 1
+    # Only those branches that are wanted.
+    assert "HEAD" not in repository.branches(work_tree, ["main"])
+
+
+def test_commits_without_a_branch_from_before_an_update_are_the_past(settings: Settings, work_tree: Path) -> None:
+    known = with_repository(settings, work_tree)
+    first = change(work_tree, 1)
+    run(work_tree, "checkout", "-q", "--detach")
+    change(work_tree, 2)
+    files.write_whole(known.state / "seen" / "infra.json", json.dumps({"branches": {"main": first}, "recent": [first]}))
+    assert events.poll(known) == 0
+    change(work_tree, 3)
+    assert events.poll(known) == 1
+
+
+def test_a_file_of_the_name_head_in_a_work_tree_is_no_bare_repository(settings: Settings, work_tree: Path) -> None:
+    (work_tree / "HEAD").write_text("of the owner\n")
+    (work_tree / "objects").mkdir()
+    known = with_repository(settings, work_tree)
+    before = repository.marks([work_tree])
+    change(work_tree, 1)
+    assert repository.marks([work_tree]) != before
+    assert events.poll(known) == 1
+
+
+def test_a_linked_work_tree_is_seen_at_once(settings: Settings, work_tree: Path, tmp_path: Path) -> None:
+    change(work_tree, 1)
+    linked = tmp_path / "linked"
+    run(work_tree, "worktree", "add", "-q", "-b", "side", str(linked))
+    known = with_repository(settings, linked)
+    events.poll(known)
+    time.sleep(0.02)
+    before = repository.marks([linked])
+    change(linked, 2)
+    assert repository.marks([linked]) != before
+    assert events.poll(known) == 1
+
+
+def test_who_may_not_look_into_a_folder_has_marks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(repository.os, "stat", refused)
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert set(repository.marks([tmp_path])) == {0}
+
+
+@pytest.mark.parametrize("odd", ["x\u2028y", "x\u2029y", "x\u0085y", "x\udcff", "日本"])
+def test_any_name_of_a_branch_is_read(settings: Settings, work_tree: Path, odd: str) -> None:
+    known = with_repository(settings, work_tree)
+    commit = change(work_tree, 1)
+    subprocess.run(
+        ["git", "-C", str(work_tree), "update-ref", f"refs/heads/{odd}".encode("utf-8", "surrogateescape"), commit],
+        check=True,
+    )
+    run(work_tree, "branch", "x\ufffd")
+    assert repository.branches(work_tree, [odd]) == {odd: commit}
+    assert len(repository.branches(work_tree, [])) == 3
+    assert events.poll(known) == 1
+    keeper = vault.Keeper(settings)
+    for event in spooled(known):
+        keeper.take({**event, "branch": odd})
+    assert len(commit_notes(settings)) == 1
+    assert events.poll(known) == 0
+
+
+def literal(folder: Path, text: bytes) -> str:
+    """Write a commit as it stands, which Git itself would not make."""
+    command = ["git", "-C", str(folder), "hash-object", "-t", "commit", "-w", "--stdin", "--literally"]
+    return subprocess.run(command, input=text, capture_output=True, check=True).stdout.decode().strip()
+
+
+@pytest.mark.parametrize(
+    "committer", ["Bob <b@x>", "Bob <b@x> ", "Bob", "", "Bob <b@x> soon +0000", "Bob <b@x> " + "9" * 5000 + " +0000"]
+)
+def test_a_commit_without_a_time_keeps_no_other_waiting(settings: Settings, work_tree: Path, committer: str) -> None:
+    known = with_repository(settings, work_tree)
+    change(work_tree, 1)
+    tree = run(work_tree, "rev-parse", "HEAD^{tree}")
+    parent = run(work_tree, "rev-parse", "HEAD")
+    head = f"tree {tree}\nparent {parent}\nauthor Bob <b@x>\ncommitter {committer}\n\nOdd\n"
+    odd = literal(work_tree, head.encode())
+    run(work_tree, "update-ref", "refs/heads/main", odd)
+    change(work_tree, 2)
+    assert events.poll(known) == 3
+    assert [one["message"] for one in spooled(known)] == ["Change 1", "Odd", "Change 2"]
+    keeper = vault.Keeper(settings)
+    for event in spooled(known):
+        assert keeper.take(event)["status"] == "new"
+    assert events.poll(known) == 0
+
+
+def test_a_commit_in_another_encoding_is_read(settings: Settings, work_tree: Path) -> None:
+    known = with_repository(settings, work_tree)
+    (work_tree / "x").write_text("x")
+    run(work_tree, "add", ".")
+    tree = run(work_tree, "write-tree")
+    who = "Jörg <j@x> 1700000000 +0100".encode("latin-1")
+    for encoding in (b"ISO-8859-1", b"punycode", b"none-such"):
+        text = b"tree " + tree.encode() + b"\nauthor " + who + b"\ncommitter " + who + b"\nencoding " + encoding
+        run(work_tree, "update-ref", "refs/heads/main", literal(work_tree, text + b"\n\nGr\xfc\xdfe\n"))
+        assert events.poll(known) == 1
+    latin, *others = spooled(known)
+    assert (latin["author"], latin["message"], latin["time"]) == ("Jörg", "Grüße", 1700000000)
+    assert {one["message"] for one in others} == {"Gr\ufffd\ufffde"}
+
+
+def test_a_commit_that_can_not_be_read_waits_alone_and_is_told_in_the_end(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = with_repository(settings, work_tree)
+    commits = [change(work_tree, number) for number in (1, 2, 3)]
+    real, broken = repository.event, {commits[1]}
+
+    def event(folder: Path, one: dict[str, Any], commit: str, branch: str) -> Any:
+        if commit in broken:
+            raise repository.GitError("error: inflate: data stream error")
+        return real(folder, one, commit, branch)
+
+    monkeypatch.setattr(repository, "event", event)
+    clock = Clock(monkeypatch)
+    assert events.poll(known) == 2
+    assert events.poll(known) == 0
+    # A disk that was away for a while takes nothing from it.
+    clock.pass_by(40)
+    broken.clear()
+    assert events.poll(known) == 1
+    assert sorted(one["commit"] for one in spooled(known)) == sorted(commits)
+    broken.add(change(work_tree, 4))
+    told_of = 0
+    for _ in range(200):
+        told_of += events.poll(known)
+        clock.pass_by(60)
+    assert told_of == 1
+    last = spooled(known)[-1]
+    assert last["commit"] in broken
+    assert "data stream error" in last["message"]
+    assert vault.Keeper(settings).take(last)["status"] == "new"
+    assert "A commit that can't be read" in only_note(settings)[0]["title"]
+
+
+# --- much at once
+
+
+def test_a_project_that_is_pushed_at_once_is_told_in_batches_and_new_commits_come_first(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 4)
+    known = with_repository(settings, work_tree)
+    commits = [change(work_tree, number) for number in range(10)]
+    assert events.poll(known) == 4
+    fresh = change(work_tree, 10)
+    told_of = []
+    for _ in range(5):
+        for path in sorted(known.spool.glob("*.json")):
+            told_of.append(json.loads(path.read_text())["commit"])
+            path.unlink()
+        events.poll(known)
+    assert told_of == [*commits[:4], fresh, *commits[4:]]
+    assert not list((known.state / "lists" / "infra").iterdir())
+    assert events.poll(known) == 0
+
+
+def test_what_ends_in_the_middle_of_a_batch_goes_on_there(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the power had failed after each of the files that are written in turn."""
+    monkeypatch.setattr(events, "BATCH", 3)
+    commits = [change(work_tree, number) for number in range(7)]
+    real = files.whole
+    for survives in range(12):
+        state = settings.state / str(survives)
+        known = with_repository(replace(settings, state=state), work_tree)
+        files.write_whole(state / "seen" / "infra.json", NEVER)
+        left = [survives]
+
+        def failing(path: Path, left: list[int] = left) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(errno.EIO, "cut")
+            return real(path)
+
+        monkeypatch.setattr(files, "whole", failing)
+        monkeypatch.setattr(events, "whole", failing)
+        for _ in range(4):
+            events.poll(known)
+        monkeypatch.setattr(files, "whole", real)
+        monkeypatch.setattr(events, "whole", real)
+        for _ in range(4):
+            events.poll(known)
+        assert [one["commit"] for one in spooled(known)] == commits, survives
+        assert not list((state / "lists" / "infra").iterdir())
+
+
+def test_while_n8n_is_away_the_spool_has_a_limit_and_nothing_is_lost(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 2)
+    monkeypatch.setattr(events, "SPOOL_LIMIT", 4)
+    known = with_repository(settings, work_tree)
+    commits = [change(work_tree, number) for number in range(7)]
+    for _ in range(6):
+        events.poll(known)
+    assert [one["commit"] for one in spooled(known)] == commits[:4]
+    for path in known.spool.glob("*.json"):
+        path.unlink()
+    for _ in range(6):
+        events.poll(known)
+    assert [one["commit"] for one in spooled(known)] == commits[4:]
+
+
+def test_a_look_starts_git_once_however_many_branches_there_are(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = with_repository(settings, work_tree)
+    change(work_tree, 1)
+    for number in range(30):
+        run(work_tree, "branch", f"branch{number}")
+    events.poll(known)
+    started = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], **more: Any) -> Any:
+        started.append(command[next(at for at, one in enumerate(command) if one.startswith("--git-dir=")) + 1])
+        return real(command, **more)
+
+    monkeypatch.setattr(repository.subprocess, "Popen", popen)
+    assert events.poll(known) == 0
+    assert started == ["for-each-ref"]
+    started.clear()
+    monkeypatch.setattr(repository.subprocess, "Popen", real)
+    for number in range(30):
+        run(work_tree, "checkout", "-q", f"branch{number}")
+        run(work_tree, "commit", "-q", "--allow-empty", "-m", f"On {number}")
+    monkeypatch.setattr(repository.subprocess, "Popen", popen)
+    assert events.poll(known) == 30
+    assert [started.count(one) for one in ("for-each-ref", "log", "rev-list")] == [1, 1, 1]
+    assert {one["branch"] for one in spooled(known)} == {f"branch{number}" for number in range(30)}
+
+
+def test_a_repository_that_is_cloned_anew_does_not_tell_its_past(settings: Settings, work_tree: Path) -> None:
+    for number in range(3):
+        change(work_tree, number)
+    known = replace(settings, repositories=({"name": "infra", "path": str(work_tree)},))
+    assert events.poll(known) == 0
+    parked = work_tree.rename(work_tree.with_name("parked"))
+    work_tree.mkdir()
+    run(work_tree, "init", "-q", "-b", "main")
+    assert events.poll(known) == 0
+    run(work_tree, "fetch", "-q", str(parked), "main:other")
+    assert events.poll(known) == 0
+
+
+def test_a_watch_sends_between_the_batches(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BATCH", 2)
+    known = replace(with_repository(settings, work_tree), interval=60)
+    for number in range(5):
+        change(work_tree, number)
+    steps: list[str] = []
+    real = events.poll
+
+    def poll(*given: Any) -> int:
+        written: int = real(*given)
+        steps.append(f"wrote {written}")
+        return written
+
+    def post(_settings: Settings, _body: bytes) -> str:
+        steps.append("sent")
+        return "new"
+
+    def pause(_seconds: float) -> None:
+        raise Enough
+
+    monkeypatch.setattr(events, "poll", poll)
+    monkeypatch.setattr(events, "_post", post)
+    with pytest.raises(Enough):
+        events.watch(known, pause)
+    assert steps == ["wrote 2", "sent", "sent", "wrote 2", "sent", "sent", "wrote 1", "sent"]
+
+
+def test_a_remote_that_hangs_keeps_no_other_waiting(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(work_tree, 1)
+    known = with_repository(settings, work_tree)
+    both = replace(known, repositories=({"name": "far", "url": "https://10.0.0.1/x"}, *known.repositories), interval=1)
+    hangs = threading.Event()
+    monkeypatch.setattr(repository, "fetch", lambda *_: hangs.wait())
+    monkeypatch.setattr(events, "_post", lambda *_: "new")
+
+    def pause(_seconds: float) -> None:
+        raise Enough
+
+    began = time.monotonic()
+    with pytest.raises(Enough):
+        events.watch(both, pause)
+    assert time.monotonic() - began < 10
+    assert json.loads((known.state / "seen" / "infra.json").read_text())["branches"]
+    # A copy that is not whole yet is no past of it.
+    assert not (known.state / "seen" / "far.json").exists()
+
+
+def test_a_copy_that_is_being_made_is_not_taken_for_the_past(settings: Settings, work_tree: Path) -> None:
+    commits = [change(work_tree, number) for number in (1, 2)]
+    known = replace(settings, repositories=({"name": "infra", "url": f"file://{work_tree}"},))
+    folder = known.state / "copies" / "infra.git"
+    folder.mkdir(parents=True)
+    run(folder, "init", "-q", "--bare")
+    fetched: set[str] = set()
+    assert events.poll(known, {}, fetched) == 0
+    repository.fetch(folder, f"file://{work_tree}")
+    fetched.add("infra")
+    assert events.poll(known, {}, fetched) == 0
+    # After a start the copy is made anew, since somebody deleted it.
+    run(folder, "update-ref", "-d", "refs/heads/main")
+    assert events.poll(known, {}, set()) == 0
+    repository.fetch(folder, f"file://{work_tree}")
+    assert events.poll(known, {}, fetched) == 0
+    assert commits
+
+
+# --- SSH
+
+
+@pytest.mark.parametrize(
+    ("own", "first"),
+    [("", "ssh"), ("ssh -i key", "ssh"), ("{}/ssh -o ControlMaster=auto", "ssh"), ("{}/wrapper --mine", "wrapper")],
+)
+def test_ssh_makes_no_socket_and_the_owners_own_command_is_kept(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, first: str
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ssh", "wrapper"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/started\nexit 1\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if own:
+        (tmp_path / ".gitconfig").write_text(f"[core]\nsshCommand = {own.format(programs)}\n")
+    with pytest.raises(repository.GitError):
+        repository.fetch(settings.state / "copies" / "far.git", "ssh://git.example/x")
+    started = (tmp_path / "started").read_text().splitlines()[-1].split(" ")
+    assert started[0] == first
+    if first == "ssh":
+        # SSH takes the first value that it is given.
+        assert started[1] == "-oBatchMode=yes"
+        assert "-oControlMaster=no" in started
+        assert "-oControlPath=none" in started
+    for word in own.format(programs).split(" ")[1:]:
+        assert word in started
+
+
+# --- copies that are not whole
+
+
+def test_where_a_shallow_copy_ends_the_commit_did_not_add_everything(
+    settings: Settings, work_tree: Path, tmp_path: Path
+) -> None:
+    for number in range(5):
+        change(work_tree, number)
+    shallow = tmp_path / "shallow"
+    run(tmp_path, "clone", "-q", "--depth=2", f"file://{work_tree}", str(shallow))
+    known = with_repository(settings, shallow)
+    assert events.poll(known) == 2
+    border, tip = spooled(known)
+    assert [one["path"] for one in tip["files"]] == ["file4.txt"]
+    assert (border["files"], border["files_total"], border["files_cut"], border["diff"]) == ([], 0, True, "")
+    assert len(border["parents"]) == 1
+    keeper = vault.Keeper(settings)
+    text = (settings.vault / keeper.take(border)["note"]).read_text()
+    assert "Git could not tell all of them" in text
+    assert "Git could not tell" not in (settings.vault / keeper.take(tip)["note"]).read_text()
+
+
+def test_a_list_of_files_that_was_cut_says_so(
+    settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "READ_LIMIT", 200)
+    monkeypatch.setattr(repository.git, "__kwdefaults__", {**repository.git.__kwdefaults__, "limit": 200})
+    for number in range(40):
+        (work_tree / f"number-{number}").write_text("x\n")
+    run(work_tree, "add", ".")
+    run(work_tree, "commit", "-qm", "Many")
+    event = repository.event(work_tree, {"name": "infra"}, run(work_tree, "rev-parse", "HEAD"), "main")
+    assert event["files_cut"]
+    assert 0 < event["files_total"] < 40
+    # None of them was cut in two.
+    assert {one["path"] for one in event["files"]} <= {f"number-{number}" for number in range(40)}
+
+
+def test_what_a_partial_copy_lacks_is_not_fetched(settings: Settings, work_tree: Path, tmp_path: Path) -> None:
+    run(work_tree, "config", "uploadpack.allowFilter", "true")
+    for number in range(3):
+        change(work_tree, number)
+    partial = tmp_path / "partial"
+    run(tmp_path, "clone", "-q", "--no-checkout", "--filter=blob:none", f"file://{work_tree}", str(partial))
+    known = with_repository(settings, partial)
+    assert events.poll(known) == 3
+    assert {one["diff"] for one in spooled(known)} == {""}
+    missing = run(partial, "rev-list", "--objects", "--all", "--missing=print").count("?")
+    assert missing == 3
+
+
+# --- a vault in a repository
+
+
+@pytest.mark.parametrize("inside", ["vault in repository", "repository in vault", "by a link"])
+def test_a_vault_inside_a_watched_repository_is_refused(
+    settings: Settings, work_tree: Path, tmp_path: Path, inside: str
+) -> None:
+    change(work_tree, 1)
+    place = {
+        "vault in repository": work_tree / "notes",
+        "repository in vault": work_tree.parent,
+        "by a link": tmp_path / "link" / "notes",
+    }[inside]
+    (tmp_path / "link").symlink_to(work_tree)
+    known = with_repository(replace(settings, vault=place), work_tree)
+    told_of: dict[str, str] = {}
+    assert events.poll(known, told_of) == 0
+    assert "lie in each other" in told_of["infra"]
+
+
 def test_a_watch_looks_at_once_when_a_repository_changes_and_else_after_its_interval(
     settings: Settings, work_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(work_tree, 1)
     known = replace(settings, repositories=({"name": "infra", "path": str(work_tree)},), interval=60)
     looks: list[int] = []
-    monkeypatch.setattr(events, "poll", lambda _known, _told: looks.append(0))
-    monkeypatch.setattr(events, "send", lambda _known: 0)
+
+    def poll(*_: object) -> int:
+        looks.append(0)
+        return 0
+
+    monkeypatch.setattr(events, "poll", poll)
+    monkeypatch.setattr(events, "send", lambda *_: 0)
     now = [0.0]
     monkeypatch.setattr(events.time, "monotonic", lambda: now[0])
     seen: list[int] = []
@@ -885,6 +1517,78 @@ def test_an_event_is_kept_until_its_note_is_written(
     assert SECRET not in "".join(capfd.readouterr())
 
 
+def test_a_note_that_may_not_be_where_it_would_lie_waits_and_only_its_repository_with_it(
+    settings: Settings, playing: Playing, tmp_path: Path
+) -> None:
+    known = replace(settings, webhook_url=f"http://127.0.0.1:{playing.server_address[1]}/x")
+    for number, name in enumerate(("infra", "infra", "tools")):
+        files.write_whole(known.spool / f"{number}.json", json.dumps(told(number, repository=name)))
+    (tmp_path / "disk").mkdir()
+    (settings.vault / "Commits").mkdir()
+    (settings.vault / "Commits" / "infra").symlink_to(tmp_path / "disk")
+    assert events.send(known) == 1
+    assert len(spooled(known)) == 2
+    assert not (known.state / "rejected").exists()
+    (settings.vault / "Commits" / "infra").unlink()
+    assert events.send(known) == 2
+    assert not spooled(known)
+    assert not list((tmp_path / "disk").iterdir())
+
+
+def test_a_link_that_comes_before_the_answer_does_is_an_error_of_the_disk(
+    settings: Settings, running: service.Server, tmp_path: Path
+) -> None:
+    work = running.keeper.take(told())["work"]
+    moved = (settings.vault / "Commits").rename(tmp_path / "disk")
+    (settings.vault / "Commits").symlink_to(moved)
+    body = json.dumps({"lease": work["lease"], "status": 200, "answer": reply()}).encode()
+    status, answer = ask(running, "POST", "/answers", body, Authorization=f"Bearer {TOKEN}")
+    assert (status, answer["status"]) == (507, "error")
+    assert running.keeper.counts()["pending"] == 1
+
+
+def metrics(server: service.Server) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
+    connection.request("GET", "/metrics")
+    rows = connection.getresponse().read().decode().splitlines()
+    return {row.rpartition(" ")[0]: float(row.rpartition(" ")[2]) for row in rows if not row.startswith("#")}
+
+
+def test_a_repository_that_can_not_be_read_and_a_rejected_event_are_in_the_metrics(
+    settings: Settings, running: service.Server, work_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(work_tree, 1)
+    known = replace(
+        settings,
+        repositories=(
+            {"name": "infra", "path": str(work_tree)}, {"name": "gone", "path": str(tmp_path / "gone")},
+            {"name": "far", "url": "file:///nowhere"},
+        ),
+    )  # fmt: skip
+    running.settings = known
+    # Nothing is said of what nobody has looked at.
+    assert not [name for name in metrics(running) if "readable" in name]
+    looks = []
+
+    def pause(_seconds: float) -> None:
+        looks.append(json.loads((known.state / "unreadable.json").read_text()))
+        if {"gone", "far"} == set(looks[-1]) or len(looks) > 500:
+            raise Enough
+        time.sleep(0.02)
+
+    with pytest.raises(Enough):
+        events.watch(replace(known, interval=0.05), pause)
+    files.write_whole(known.state / "rejected" / "1.json", "{}")
+    work = running.keeper.take(told())["work"]
+    running.keeper.complete(work["lease"], 503, None, "")
+    found = metrics(running)
+    assert [found[f'ai_idp_vault_repository_readable{{repository="{name}"}}'] for name in ("infra", "gone", "far")] == [
+        1, 0, 0,
+    ]  # fmt: skip
+    assert found["ai_idp_vault_rejected_events"] == 1
+    assert found['ai_idp_vault_model_answers_total{outcome="away"}'] == 1
+
+
 def test_an_event_that_never_can_be_a_note_is_put_aside(settings: Settings, playing: Playing) -> None:
     known = replace(settings, webhook_url=f"http://127.0.0.1:{playing.server_address[1]}/x")
     files.write_whole(known.spool / "1.json", json.dumps(told(repository="../x")))
@@ -1018,6 +1722,85 @@ def test_mlflow_away_is_said_in_the_summary(settings: Settings, keeper: vault.Ke
     assert "MLflow was not asked with success" in (settings.vault / "Daily" / f"{day}.md").read_text()
 
 
+def test_a_day_whose_mlflow_was_away_gets_its_runs_later(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    keeper.settings = replace(settings, mlflow={"url": "http://127.0.0.1:9"}, model_parallel=9)
+    clock.pass_by(-86_400)
+    keeper.take(told(1, time=int(clock.now)))
+    day = notes.local(int(clock.now), "%Y-%m-%d")
+    clock.pass_by(86_400)
+    away = [True]
+    asked = []
+
+    def runs_of(of: str, *_: object) -> list[dict[str, str]]:
+        asked.append(of)
+        if away[0]:
+            raise OSError("refused")
+        return [{"name": "bench", "experiment": "e", "status": "FINISHED", "url": "https://x/r"}] if of == day else []
+
+    monkeypatch.setattr(mlflow, "runs_of", runs_of)
+    done = keeper.sum_up()
+    assert done["days"] == [day]
+    path = settings.vault / "Daily" / f"{day}.md"
+    assert "MLflow was not asked with success" in path.read_text()
+    work = done["work"]
+    while work:
+        answer = {"choices": [{"message": {"content": json.dumps({"summary": "A good day."})}}]}
+        is_day = work["note"].startswith("Daily/")
+        work = keeper.complete(work["lease"], 200, answer if is_day else reply(), "")["work"]
+    before = path.read_text()
+    assert "A good day." in before
+    # As long as it is away, the note stays as it is, with what the model has said of the day.
+    clock.pass_by(86_400)
+    asked.clear()
+    assert keeper.sum_up()["days"] == []
+    assert path.read_text() == before
+    # Who is away is asked once, not for each day.
+    assert len(asked) == 1
+    clock.pass_by(86_400)
+    away[0] = False
+    assert keeper.sum_up()["days"] == [day]
+    text = path.read_text()
+    assert "](<https://x/r>)" in text
+    assert "not asked with success" not in text
+    assert keeper.sum_up()["days"] == []
+
+
+def test_a_day_with_runs_and_no_commits_has_a_note_and_one_without_either_has_none(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    keeper.settings = replace(settings, mlflow={"url": "http://127.0.0.1:9"})
+    busy = notes.local(int(clock.now), "%Y-%m-%d")
+    away = [False]
+
+    def runs_of(of: str, *_: object) -> list[dict[str, str]]:
+        if away[0]:
+            raise OSError("refused")
+        return [{"name": "bench", "experiment": "e", "status": "FINISHED", "url": "https://x/r"}] if of == busy else []
+
+    monkeypatch.setattr(mlflow, "runs_of", runs_of)
+    assert keeper.sum_up()["days"] == []
+    clock.pass_by(86_400)
+    away[0] = True
+    assert keeper.sum_up()["days"] == []
+    clock.pass_by(86_400)
+    # n8n was away for a night, and MLflow for the one before.
+    clock.pass_by(86_400)
+    away[0] = False
+    done = keeper.sum_up()
+    assert done["days"] == [busy]
+    assert [path.stem for path in (settings.vault / "Daily").iterdir()] == [busy]
+    text = (settings.vault / "Daily" / f"{busy}.md").read_text()
+    assert "No commits." in text
+    assert "](<https://x/r>)" in text
+    assert done["work"]["note"] == f"Daily/{busy}.md"
+    assert keeper.sum_up()["days"] == []
+    obsidian.check_vault(settings.vault)
+
+
 def test_runs_are_asked_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any], str]] = []
 
@@ -1097,6 +1880,19 @@ def test_the_vaults_git_has_what_was_written_and_not_what_the_owner_does(
     with pytest.raises(subprocess.CalledProcessError):
         history.commit(keeper)
     (settings.vault / ".git" / "index.lock").unlink()
+    assert history.commit(keeper) == 1
+
+
+def test_a_note_that_the_owner_keeps_out_of_git_keeps_no_other_out(settings: Settings, keeper: vault.Keeper) -> None:
+    keeper.take(told(1))
+    (settings.vault / ".gitignore").write_text("Daily/\n.obsidian/\n")
+    assert history.commit(keeper) == 10
+    there = run(settings.vault, "ls-files").splitlines()
+    assert [path for path in there if path.startswith("Commits/")]
+    assert not [path for path in there if path.startswith(("Daily/", ".obsidian/"))]
+    assert history.commit(keeper) == 0
+    (settings.vault / ".gitignore").write_text("*\n")
+    keeper.take(told(2))
     assert history.commit(keeper) == 1
 
 
@@ -1232,6 +2028,8 @@ def test_good_settings_are_accepted() -> None:
         ({"repositories": [{"name": "login", "url": "https://me:word@a/b"}]}, "'login': the url holds a password"),
         ({"repositories": [{"name": "near", "path": "here"}]}, "'near': the path has to be absolute"),
         ({"repositories": [{"name": "self", "path": GIVEN["dir"] + "/"}]}, "not that of the vault itself"),
+        ({"repositories": [{"name": "outer", "path": "/home/ubuntu/./ai-idp/"}]}, "nor may one of the two lie"),
+        ({"repositories": [{"name": "inner", "path": GIVEN["dir"] + "/x/.git"}]}, "nor may one of the two lie"),
         ({"repositories": [{"name": "a", "path": "/a"}, {"name": "A", "path": "/b"}]}, "a name is there twice"),
         ({"tags": []}, "knowledge_vault_tags: one at least"),
         ({"tags": [{"name": "1st"}]}, "knowledge_vault_tags: '1st' is no tag"),
@@ -1250,6 +2048,16 @@ def test_each_bad_setting_is_named_and_no_secret_shown(wrong: dict[str, Any], wo
     assert words in problem
     assert "hidden" not in problem
     assert "me:word" not in problem
+
+
+def test_a_vault_that_is_there_keeps_its_owner_and_mode() -> None:
+    text = (ROOT / "roles" / "knowledge_vault" / "vars" / "main.yml").read_text(encoding="utf-8")
+    places = {one["path"]: one for one in yaml.safe_load(text)["__knowledge_vault_directories"]}
+    own = places["{{ knowledge_vault_dir }}"]
+    assert (own.get("once"), own.get("mode")) == (True, "0700")
+    # What is above it is others' too.
+    above = places["{{ knowledge_vault_dir | dirname }}"]
+    assert (above.get("once"), above.get("mode")) == (True, None)
 
 
 def test_systemd_reads_each_text_as_it_is() -> None:

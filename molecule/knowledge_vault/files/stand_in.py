@@ -1,7 +1,8 @@
 """Stands where n8n and the model do. Everything that it says is labelled: title and summary begin with "Stand-in".
 
 It does what the workflow does: passes an event on as it came, answers the sender, asks the model for what there is to
-do. The real workflow runs in the real n8n in the lab. Folders switch it: ``n8n-away``, ``model-away``.
+do. The real workflow runs in the real n8n in the lab. Folders switch it: ``n8n-away``, ``model-away``, ``model-slow``
+(what speaks of something hard is not answered in time).
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 SWITCHES = Path("/var/tmp/stand-in")
 SERVICE = "http://127.0.0.1:5690"
 TOKEN = "not-a-secret-of-the-role-test-token"
+MODEL_TIMEOUT_SECONDS = 5
 
 
 def post(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict]:
@@ -38,6 +40,9 @@ def model(request: dict) -> dict:
 def work_off(work: dict | None) -> None:
     while work:
         away = (SWITCHES / "model-away").exists()
+        if (SWITCHES / "model-slow").exists() and "Something hard" in work["request"]["messages"][1]["content"]:
+            time.sleep(MODEL_TIMEOUT_SECONDS + 0.2)
+            away = True
         told = {"lease": work["lease"], "status": None if away else 200, "problem": "refused" if away else ""}
         if not away:
             told["answer"] = model(work["request"])

@@ -34,6 +34,10 @@ def wait_for(host, what: Callable[[dict], bool], seconds: float = 30) -> float:
     raise AssertionError(f"{told}\n{journal}")
 
 
+def metrics(host) -> str:
+    return host.check_output("curl --silent --fail http://127.0.0.1:5690/metrics")
+
+
 def total(told: dict) -> int:
     return sum(told["notes"].values())
 
@@ -60,7 +64,7 @@ def vault(host, tmp_path: Path) -> dict[str, dict]:
 @pytest.fixture(autouse=True)
 def _everybody_there(host):
     yield
-    host.check_output("sudo rm -rf /var/tmp/stand-in/n8n-away /var/tmp/stand-in/model-away /home/ubuntu/notes/filler")
+    host.check_output("sudo rm -rf /var/tmp/stand-in/*-away /var/tmp/stand-in/*-slow /home/ubuntu/notes/filler")
 
 
 def test_a_commit_is_a_completed_note_within_seconds(host, tmp_path):
@@ -107,6 +111,53 @@ def test_without_the_model_notes_are_plain_and_completed_later(host, tmp_path):
     assert [one["tags"] for one in plain] == [[], [], []]
     host.check_output("rmdir /var/tmp/stand-in/model-away")
     wait_for(host, lambda told: not told["notes"]["pending"], 60)
+
+
+def test_a_note_that_the_model_is_too_slow_for_keeps_no_other_waiting(host, tmp_path):
+    before = health(host)["notes"]
+    host.check_output("mkdir /var/tmp/stand-in/model-slow")
+    commit(host, "Something hard")
+    wait_for(host, lambda told: told["notes"]["pending"] == 1)
+    commit(host, "Something easy", times=3)
+    wait_for(host, lambda told: told["notes"]["done"] == before["done"] + 3)
+    wait_for(host, lambda told: 'outcome="slow"} 1' in metrics(host))
+    assert [one["title"] for one in vault(host, tmp_path).values() if one["ai"] == "pending"] == ["Something hard"]
+    host.check_output("rmdir /var/tmp/stand-in/model-slow")
+    # Nobody wants to wait a minute here.
+    host.check_output("sudo systemctl restart ai-idp-vault.service")
+    wait_for(host, lambda told: not told["notes"]["pending"], 60)
+
+
+def test_a_repository_that_can_not_be_read_is_in_the_metrics_and_keeps_no_other_waiting(host):
+    wait_for(host, lambda told: 'readable{repository="far"} 0' in metrics(host), 30)
+    told = metrics(host)
+    row = 'ai_idp_vault_repository_readable{{repository="{}"}} {}'
+    states = [row.format(name, int(name != "gone")) for name in ("project", "shared", "gone")]
+    assert [state in told for state in states] == [True] * 3
+    assert "ai_idp_vault_rejected_events 0" in told
+
+
+def test_a_commit_without_a_branch_is_a_note_too(host, tmp_path):
+    before = total(health(host))
+    host.check_output("sudo -u ubuntu git -C /home/ubuntu/project checkout --quiet --detach")
+    commit(host, "Without a branch")
+    wait_for(host, lambda told: total(told) == before + 1 and not told["notes"]["pending"])
+    host.check_output("sudo -u ubuntu git -C /home/ubuntu/project checkout --quiet main")
+    assert [one["branch"] for one in vault(host, tmp_path).values()].count("HEAD") == 1
+
+
+def test_a_project_that_is_pushed_at_once_is_all_told(host, tmp_path):
+    before = total(health(host))
+    commit(host, "One of many", times=120)
+    wait_for(host, lambda told: total(told) == before + 120 and not told["spool"], 90)
+    made = host.check_output("sudo -u ubuntu git -C /home/ubuntu/project rev-list HEAD~120..HEAD").split()
+    found = [one["commit"] for one in vault(host, tmp_path).values()]
+    assert sorted(one for one in found if one in made) == sorted(made)
+    wait_for(host, lambda told: not told["notes"]["pending"], 90)
+
+
+def test_a_vault_that_nobody_else_may_read_stays_so(host):
+    assert host.file(VAULT).mode == 0o700
 
 
 def test_on_a_full_disk_nothing_is_half_written_and_nothing_is_lost(host, tmp_path):

@@ -53,9 +53,10 @@ def commit(keeper: Keeper) -> int:
     paths = keeper.uncommitted(AT_ONCE)
     # What the owner moved or deleted meanwhile is the owner's to commit.
     there = sorted(path for path in paths.values() if (vault / path).is_file())
+    if there and not (vault / ".git").exists():
+        git(vault, "init", "--quiet", "--initial-branch=main")
+    there = _not_ignored(vault, there)
     if there:
-        if not (vault / ".git").exists():
-            git(vault, "init", "--quiet", "--initial-branch=main")
         literal, from_input = "--literal-pathspecs", ("--pathspec-from-file=-", "--pathspec-file-nul")
         names = b"\0".join(path.encode() for path in there)
         git(vault, literal, "add", *from_input, given=names)
@@ -64,6 +65,22 @@ def commit(keeper: Keeper) -> int:
             git(vault, literal, "commit", "--quiet", "--only", f"--message={message}", *from_input, given=names)
     keeper.committed(list(paths))
     return len(paths)
+
+
+def _not_ignored(vault: Path, paths: list[str]) -> list[str]:
+    """Leave out what the owner wants to keep out of Git (``.gitignore``); one such note would keep out all."""
+    if not paths:
+        return []
+    names = b"".join(path.encode() + b"\0" for path in paths)
+    try:
+        told = git(vault, "check-ignore", "-z", "--stdin", given=names)
+    except subprocess.CalledProcessError as error:
+        # This is how it says that there is none.
+        if error.returncode != 1:
+            raise
+        return paths
+    ignored = set(told.decode().split("\0"))
+    return [path for path in paths if path not in ignored]
 
 
 def keep_committing(keeper: Keeper, stop: threading.Event) -> None:

@@ -148,6 +148,9 @@ def commit_note(
     parts = [f"# {escaped(title, TITLE_LIMIT)}"]
     if answer.get("summary"):
         parts.append(f"> [!summary] Written by {escaped(model, 100)}\n> {escaped(answer['summary'], 800)}")
+    if state == "failed":
+        why = escaped(event.get("given_up", ""), 300)
+        parts.append(f"> [!warning] Not completed by {escaped(model, 100)}\n> {why}")
     message = lines(event["message"]) or own
     parts.append(f"## Message\n\n{fence(message)}" + ("\n\nThe message is longer." if event["message_cut"] else ""))
     if event["files"]:
@@ -155,6 +158,9 @@ def commit_note(
         if event["files_total"] > len(shown):
             shown.append(f"and {event['files_total'] - len(shown)} more")
         parts.append("## Files\n\n" + fence("\n".join(shown)))
+    # What older versions took says nothing of it.
+    if event.get("files_cut"):
+        parts.append("There are more files, or other ones: Git could not tell all of them.")
     if related:
         parts.append("## Related\n\n" + "\n".join(f"- {one}" for one in related))
     return frontmatter(properties) + "\n" + "\n\n".join(parts) + "\n"

@@ -22,7 +22,7 @@ from typing import Any
 from . import events, history
 from .events import say
 from .settings import Settings
-from .vault import Keeper, Rejected
+from .vault import Keeper
 
 BODY_LIMIT = 2_000_000
 CLOCK_SECONDS = 600
@@ -54,10 +54,31 @@ class Handler(BaseHTTPRequestHandler):
             rows = ["# HELP ai_idp_vault_notes Notes of commits, by state.", "# TYPE ai_idp_vault_notes gauge"]
             rows += [f'ai_idp_vault_notes{{state="{state}"}} {count}' for state, count in sorted(counts.items())]
             rows += ["# HELP ai_idp_vault_spool_events Events that n8n has not taken yet."]
-            rows += ["# TYPE ai_idp_vault_spool_events gauge", f"ai_idp_vault_spool_events {waiting}", ""]
+            rows += ["# TYPE ai_idp_vault_spool_events gauge", f"ai_idp_vault_spool_events {waiting}"]
+            rows += [*self._more_metrics(), ""]
             self._send(200, "text/plain; version=0.0.4", "\n".join(rows).encode())
         else:
             self._reply(404, {"status": "error", "problem": "there is no such page"})
+
+    def _more_metrics(self) -> list[str]:
+        settings, outcomes = self.server.settings, self.server.keeper.outcomes
+        rejected = len(list((settings.state / "rejected").glob("*.json")))
+        rows = ["# HELP ai_idp_vault_rejected_events Events that can never be a note; they are kept for whoever looks."]
+        rows += ["# TYPE ai_idp_vault_rejected_events gauge", f"ai_idp_vault_rejected_events {rejected}"]
+        rows += ["# HELP ai_idp_vault_model_answers_total What came of asking the model for a note, since the start."]
+        rows += ["# TYPE ai_idp_vault_model_answers_total counter"]
+        rows += [f'ai_idp_vault_model_answers_total{{outcome="{name}"}} {count}' for name, count in outcomes.items()]
+        try:
+            unreadable = json.loads((settings.state / "unreadable.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            # The sender has not looked yet.
+            return rows
+        rows += ["# HELP ai_idp_vault_repository_readable Whether the sender could read a repository the last time."]
+        rows += ["# TYPE ai_idp_vault_repository_readable gauge"]
+        names = [one["name"] for one in settings.repositories]
+        return rows + [
+            f'ai_idp_vault_repository_readable{{repository="{name}"}} {int(name not in unreadable)}' for name in names
+        ]
 
     def do_POST(self) -> None:
         """Do what is asked."""
@@ -109,7 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(401, "the event was signed too long ago; are both clocks right?")
         try:
             return self.server.keeper.take(json.loads(body))
-        except (Rejected, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
+            # A note that would lie outside is none of these: whoever made the link may take it away.
             raise Refused(422, str(error)) from error
 
     def _body(self) -> bytes:

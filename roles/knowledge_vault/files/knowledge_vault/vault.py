@@ -31,8 +31,11 @@ CREATE TABLE IF NOT EXISTS notes (
 CREATE INDEX IF NOT EXISTS by_state ON notes (state, not_before);
 CREATE INDEX IF NOT EXISTS by_path ON notes (path);
 CREATE INDEX IF NOT EXISTS by_day ON notes (kind, day);
+CREATE TABLE IF NOT EXISTS made (path TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS uncommitted (number INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT UNIQUE NOT NULL);
 """
+# What later versions added.
+COLUMNS = {"tried": "REAL NOT NULL DEFAULT 0", "problem": "TEXT NOT NULL DEFAULT ''"}
 SYNCHRONOUS = "FULL"
 """A note that was taken is remembered after a power cut too."""
 GIT_BEGAN = 1112911993
@@ -41,6 +44,15 @@ ATTEMPTS = 8
 HALVED = 4
 MODEL_PAUSE_SECONDS = 20
 LEASE_SPARE_SECONDS = 15
+# What the model could not do in time is tried again after so long, then twice as long, up to an hour.
+SLOW_PAUSE_SECONDS = 60
+SLOW_PAUSE_LIMIT = 3600
+TOO_SLOW = "it did not answer in time"
+# A commit that is older than this when it is taken is history: it waits until the new ones are done.
+HISTORY_SECONDS = 86_400
+OUTCOMES = ("done", "slow", "wrong", "away")
+# How far back days without commits are looked at for runs.
+DAYS_BACK = 31
 RELATED = 5
 LOOKED_BACK = 300
 
@@ -56,11 +68,16 @@ class Keeper:
         self.settings = settings
         self.lock = threading.RLock()
         self.model_not_before = 0.0
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
         settings.state.mkdir(parents=True, exist_ok=True)
         self.database = sqlite3.connect(settings.state / "notes.sqlite", check_same_thread=False)
         self.database.row_factory = sqlite3.Row
         self.database.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         self.database.executescript(SCHEMA)
+        there = {row["name"] for row in self.database.execute("PRAGMA table_info(notes)")}
+        for name, kind in COLUMNS.items():
+            if name not in there:
+                self.database.execute(f"ALTER TABLE notes ADD COLUMN {name} {kind}")
         try:
             self._begin()
         except (OSError, ValueError, sqlite3.Error) as error:
@@ -79,7 +96,8 @@ class Keeper:
         with self.database:
             # It was started with other settings, perhaps those of a model that does better.
             self.database.execute(
-                "UPDATE notes SET state = 'pending', attempts = 0, not_before = 0 WHERE state IN ('failed', 'pending')"
+                "UPDATE notes SET state = 'pending', attempts = 0, not_before = 0, tried = 0, problem = ''"
+                " WHERE state IN ('failed', 'pending')"
             )
 
     def _lay_out(self) -> None:
@@ -168,15 +186,17 @@ class Keeper:
                 return None
             row = self.database.execute(
                 "SELECT * FROM notes WHERE state = 'pending' AND not_before <= ? AND leased_until <= ?"
-                " ORDER BY attempts, kind, taken LIMIT 1",
-                (now, now),
+                # What was tried least comes first, then what was tried longest ago: no note keeps the others waiting,
+                # whatever becomes of it.
+                " ORDER BY attempts, tried, kind = 'commit' AND taken - at > ?, kind, taken LIMIT 1",
+                (now, now, HISTORY_SECONDS),
             ).fetchone()
             if row is None:
                 return None
             lease = secrets.token_hex(16)
             until = now + self.settings.model_timeout + LEASE_SPARE_SECONDS
             try:
-                self._update(row["id"], lease=lease, leased_until=until)
+                self._update(row["id"], lease=lease, leased_until=until, tried=now)
             except sqlite3.Error as error:
                 say(4, f"no work is handed out: {error}")
                 return None
@@ -210,8 +230,13 @@ class Keeper:
             if row is None or row["state"] != "pending":
                 return {"status": "gone", "work": self.work()}
             now = time.time()
+            # n8n gives up after the same time. Whoever is away says so sooner, or whoever stands before it does.
+            if status in (None, 408, 504) and now - row["tried"] >= self.settings.model_timeout:
+                self.outcomes["slow"] += 1
+                return {"status": self._slow(row, now), "work": self.work()}
             away = status is None or status in (401, 403, 404, 408, 425, 429) or status >= 500
             if away:
+                self.outcomes["away"] += 1
                 self.model_not_before = now + MODEL_PAUSE_SECONDS
                 say(
                     4, f"{row['path']} stays plain for now: the model's endpoint {problem or f'answers {status}'}"[:500]
@@ -223,25 +248,52 @@ class Keeper:
                     raise model.BadAnswer(f"the endpoint answers {status}")
                 answer = model.answer(row["kind"], body, self.settings.tags)
             except model.BadAnswer as error:
+                self.outcomes["wrong"] += 1
                 result = self._bad(row, str(error), now, too_long=status in (400, 413))
             else:
                 result = self._completed(row, answer, now)
+                self.outcomes["done"] += 1
             return {"status": result, "work": self.work()}
 
     def _bad(self, row: sqlite3.Row, problem: str, now: float, *, too_long: bool) -> str:
         attempts = row["attempts"] + 1
         say(4, f"{row['path']}: {problem} (attempt {attempts} of {ATTEMPTS})")
+        # The next request is half as long, so there is nothing to wait for.
+        wait = 0 if too_long and attempts <= HALVED else 15 * 2**attempts
+        return self._again_or_given_up(row, problem, now + wait)
+
+    def _slow(self, row: sqlite3.Row, now: float) -> str:
+        attempts = row["attempts"] + 1
+        say(4, f"{row['path']} stays plain for now: the model did not answer in time ({attempts} of {ATTEMPTS})")
+        wait = min(SLOW_PAUSE_LIMIT, SLOW_PAUSE_SECONDS * 2 ** (attempts - 1))
+        return self._again_or_given_up(row, TOO_SLOW, now + wait)
+
+    def _again_or_given_up(self, row: sqlite3.Row, problem: str, not_before: float) -> str:
+        """Leave a note for later, or, after so many tries, leave it plain and say so in it."""
+        attempts = row["attempts"] + 1
         if attempts < ATTEMPTS:
-            # The next request is half as long, so there is nothing to wait for.
-            wait = 0 if too_long and attempts <= HALVED else 15 * 2**attempts
-            self._update(row["id"], lease="", leased_until=0, attempts=attempts, not_before=now + wait)
+            self._update(row["id"], lease="", leased_until=0, attempts=attempts, not_before=not_before, problem=problem)
             return "pending"
-        if row["kind"] == "commit" and self._is_ours(row):
-            text = self._commit_text(json.loads(row["event"]), row["at"], "failed", {}, row["id"])
-            self._write(row["path"], text)
-            self._update(row["id"], path_to_commit=row["path"], written=_hash(text))
-        self._update(row["id"], lease="", leased_until=0, attempts=attempts, state="failed")
+        try:
+            if row["kind"] == "commit" and self._is_ours(row):
+                event = {**json.loads(row["event"]), "given_up": f"{problem} ({ATTEMPTS} tries)"}
+                text = self._commit_text(event, row["at"], "failed", {}, row["id"])
+                self._replace(row, text)
+                self._update(row["id"], path_to_commit=row["path"], written=_hash(text))
+        except OSError:
+            self._update(row["id"], lease="", leased_until=0, not_before=not_before)
+            raise
+        self._update(row["id"], lease="", leased_until=0, attempts=attempts, state="failed", problem=problem)
         return "failed"
+
+    def _try_the_slow_again(self) -> None:
+        """Give what was too slow one more try a day: whoever was slow, or away in silence, may be well again."""
+        with self.database:
+            self.database.execute(
+                "UPDATE notes SET state = 'pending', attempts = ?, not_before = 0"
+                " WHERE state = 'failed' AND problem = ?",
+                (ATTEMPTS - 1, TOO_SLOW),
+            )
 
     def _completed(self, row: sqlite3.Row, answer: dict[str, Any], now: float) -> str:
         event = json.loads(row["event"])
@@ -252,7 +304,7 @@ class Keeper:
             elif self._is_ours(row):
                 text = self._commit_text(event, row["at"], "done", answer, row["id"])
             if text is not None:
-                self._write(row["path"], text)
+                self._replace(row, text)
         except OSError:
             self._update(row["id"], lease="", leased_until=0, not_before=now + 30)
             raise
@@ -263,6 +315,7 @@ class Keeper:
             "leased_until": 0,
             "event": json.dumps(event),
             "answer": json.dumps(answer),
+            "problem": "",
         }
         if text is None:
             self._update(row["id"], state="kept", **changes)
@@ -275,29 +328,73 @@ class Keeper:
     def sum_up(self, day: str = "") -> dict[str, Any]:
         """Write the summaries of all days that are over and have none, or that of one day.
 
-        A day that got further commits after its summary is summed up again.
+        A day that got further commits after its summary is summed up again, and so is one whose runs MLflow could not
+        tell then and tells now. A day without commits has a note where it has runs.
         """
-        with self.lock:
-            today = notes.local(int(time.time()), "%Y-%m-%d")
-            known = self.database.execute(
-                "SELECT c.day, count(*) AS commits, d.event AS event FROM notes c LEFT JOIN notes d"
-                " ON d.id = 'day:' || c.day WHERE c.kind = 'commit' AND c.state != 'writing'"
-                " GROUP BY c.day ORDER BY c.day"
-            ).fetchall()
-            days = [
-                row["day"]
-                for row in known
-                if row["day"] < today and (not row["event"] or json.loads(row["event"])["count"] != row["commits"])
-            ]
-            if day:
-                time.strptime(day, "%Y-%m-%d")
-                days = [day]
-        for one in days:
-            # MLflow may take its time; nobody else waits for it.
-            runs, problem = self._runs(one)
+        if day:
+            time.strptime(day, "%Y-%m-%d")
+            due: dict[str, bool] = {day: False}
+            quiet: list[str] = []
+        else:
             with self.lock:
-                self._sum_up(one, runs, problem)
-        return {"days": days, "work": self.work()}
+                self._try_the_slow_again()
+                due = self._due_days()
+                quiet = self._quiet_days()
+        done = []
+        away = ""
+        # In their order, so that what is known of the quiet ones has no gap.
+        for one in sorted({*due, *quiet}):
+            # MLflow may take its time; nobody else waits for it, and who is away is asked once.
+            runs, problem = ([], away) if away else self._runs(one)
+            away = away or problem
+            # Its runs alone are missing, as they were: the note stays, with its summary.
+            waits = problem and due.get(one, True)
+            with self.lock:
+                if not waits and (one in due or (runs and not self._row(f"day:{one}"))):
+                    self._sum_up(one, runs, problem)
+                    done.append(one)
+                if one in quiet and not away:
+                    self._looked_at(one)
+        return {"days": done, "work": self.work()}
+
+    def _due_days(self) -> dict[str, bool]:
+        """Give the days that are over and not summed up as they are; of each, whether only its runs are missing."""
+        known = self.database.execute(
+            "SELECT day, sum(kind = 'commit') AS commits, max(CASE WHEN kind = 'day' THEN event END) AS event"
+            " FROM notes WHERE kind = 'day' OR (kind = 'commit' AND state != 'writing') GROUP BY day"
+        ).fetchall()
+        days = {}
+        for row in known:
+            told = json.loads(row["event"] or "{}")
+            counted = told.get("count") == row["commits"]
+            if row["day"] < self._today() and (not counted or told.get("problem")):
+                days[row["day"]] = counted
+        return days
+
+    def _quiet_days(self) -> list[str]:
+        """Give the days that are over and not looked at for runs yet, the oldest first; the first time yesterday."""
+        if not self.settings.mlflow.get("url"):
+            return []
+        looked = self._row("runs")
+        noon = time.mktime((*time.strptime(self._today(), "%Y-%m-%d")[:3], 12, 0, 0, 0, 0, -1))
+        days = [notes.local(int(noon) - back * 86_400, "%Y-%m-%d") for back in range(DAYS_BACK, 0, -1)]
+        if looked is None:
+            # From now on none is left out, also where MLflow is away the first time.
+            self._looked_at(days[-2])
+            return days[-1:]
+        return [day for day in days if day > looked["day"]]
+
+    def _looked_at(self, day: str) -> None:
+        with self.database:
+            self.database.execute(
+                "INSERT OR REPLACE INTO notes (id, kind, repository, day, at, path, state, event, taken)"
+                " VALUES ('runs', 'runs', '', ?, 0, '', 'done', '{}', ?)",
+                (day, time.time()),
+            )
+
+    @staticmethod
+    def _today() -> str:
+        return notes.local(int(time.time()), "%Y-%m-%d")
 
     def _runs(self, day: str) -> tuple[list[dict[str, str]], str]:
         if not self.settings.mlflow.get("url"):
@@ -305,7 +402,7 @@ class Keeper:
         try:
             return mlflow.runs_of(day, self.settings.mlflow, self.settings.ca_file), ""
         except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = str(getattr(error, "reason", "") or error)
+            problem = str(getattr(error, "reason", "") or error) or type(error).__name__
             say(4, f"runs of {day} are not known: {problem}")
             return [], problem
 
@@ -339,7 +436,8 @@ class Keeper:
     def _daily_text(self, path: str, event: dict[str, Any], summary: str, *, append: bool) -> str | None:
         try:
             text = self._file(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
+            # Deleted, or not written by anybody who writes notes: both are the owner's.
             return None
         block = notes.daily_block(event["commits"], event["runs"], event["problem"], summary, self.settings.model)
         return notes.with_block(text, block, append=append)
@@ -375,10 +473,16 @@ class Keeper:
     def _title(row: sqlite3.Row) -> str:
         return json.loads(row["answer"]).get("title") or notes.subject(json.loads(row["event"])["message"])
 
+    def _replace(self, row: sqlite3.Row, text: str) -> None:
+        """Write a note anew. That it is ours is known before and after, so a power cut makes it nobody else's."""
+        there = self._file(row["path"]).read_text(encoding="utf-8")
+        self._update(row["id"], written=f"{_hash(there)} {_hash(text)}")
+        self._write(row["path"], text)
+
     def _is_ours(self, row: sqlite3.Row) -> bool:
         """Tell whether a note is still as it was written; the owner may have changed or deleted it."""
         try:
-            return bool(_hash(self._file(row["path"]).read_text(encoding="utf-8")) == row["written"])
+            return _hash(self._file(row["path"]).read_text(encoding="utf-8")) in row["written"].split(" ")
         except (OSError, UnicodeDecodeError):
             return False
 
@@ -389,9 +493,15 @@ class Keeper:
         write_whole(self._file(path), text, inside=self.settings.vault)
 
     def _ensure(self, path: str, text: str) -> None:
-        if not self._file(path).exists():
+        """Make a note that others link to, once: where the owner deletes it, it stays deleted."""
+        if self.database.execute("SELECT 1 FROM made WHERE path = ?", (path,)).fetchone():
+            return
+        new = not self._file(path).exists()
+        if new:
             self._write(path, text)
-            with self.database:
+        with self.database:
+            self.database.execute("INSERT OR REPLACE INTO made (path) VALUES (?)", (path,))
+            if new:
                 self.database.execute("INSERT OR REPLACE INTO uncommitted (path) VALUES (?)", (path,))
 
     # --- memory
@@ -485,6 +595,7 @@ def checked(event: Any) -> dict[str, Any]:
             if isinstance(one, dict)
         ],
         "files_total": number(event.get("files_total")),
+        "files_cut": bool(event.get("files_cut")),
         "added": number(event.get("added")),
         "removed": number(event.get("removed")),
         "diff": text(event.get("diff"), 20_000),
