@@ -14,7 +14,8 @@ _FILE = re.compile(r"(/[\w.@+-]+)+|")
 _IMAGE = re.compile(r"\S+/\S+:2\.\d+\.\d+")
 # As Docker reads it.
 _SIZE = re.compile(r"(\d+(\.\d+)? ?[bkmg]?b?)?", re.IGNORECASE)
-_PUBLIC_URL = re.compile(r"https?://[^/\s]+/(\S*/)?")
+# It stands between quotation marks in YAML, where Compose looks for variables.
+_PUBLIC_URL = re.compile(r"https?://[^/\s\"$\\]+/([^\s\"$\\]*/)?")
 _TIMEZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9.*-]+")
 _ID = re.compile(r"[A-Za-z0-9_-]*")
