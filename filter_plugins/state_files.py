@@ -9,6 +9,7 @@ goes on reading would tell neither.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -132,6 +133,39 @@ def recorded_runs(text: str, path: str) -> Item:
     return document
 
 
+def measured_runs(folder: str, environment: str) -> list[Item]:
+    """Find what was measured on the machines of an environment, as it is logged in MLflow.
+
+    Week 1 leaves the figures of the environment that it measured last in the folder itself, and those of each other one
+    in a folder of its name. So neither place alone tells whose they are: each run's tag does.
+
+    Args:
+        folder: where week 1 leaves what it has found.
+        environment: name of the environment.
+
+    Returns:
+        for each file with runs of it: ``experiment``, ``runs`` as of ``recorded_runs``, and ``artifacts``, the text of
+        the table beside it by its name.
+
+    Raises:
+        AnsibleFilterError: a file can't be read, or is not as it was written.
+    """
+    found = []
+    for place in (Path(folder), Path(folder) / environment):
+        path, table = place / "week1_mlflow.json", place / "week1_findings.csv"
+        try:
+            if not path.is_file():
+                continue
+            document = recorded_runs(path.read_text(encoding="utf-8"), str(path))
+            artifacts = {table.name: table.read_text(encoding="utf-8")} if table.is_file() else {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise AnsibleFilterError(f"{path} or {table.name} beside it can't be read: {error}") from error
+        runs = [run for run in document["runs"] if run["tags"].get("environment") == environment]
+        if runs:
+            found.append({"experiment": document["experiment"], "runs": runs, "artifacts": artifacts})
+    return found
+
+
 def recorded_gpus(text: str, path: str) -> Item:
     """Read what gpu_info is to answer in place of a look at the host.
 
@@ -193,5 +227,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Name each filter."""
-        functions = (recorded_endpoints, recorded_links, recorded_runs, recorded_gpus, recorded_lock)
+        functions = (recorded_endpoints, recorded_links, measured_runs, recorded_gpus, recorded_lock)
         return {function.__name__: function for function in functions}

@@ -935,16 +935,15 @@ def edge_endpoints(
     ]
 
 
-def knowledge_endpoints(host: str, services: Iterable[str], hostvars: HostVars) -> list[Item]:
+def knowledge_endpoints(host: str, services: Iterable[str], door: str) -> list[Item]:
     """Describe what keeps runs and notes, as it is reached through the gateway.
 
     Args:
         host: the gateway that has it.
         services: which of ``mlflow``, ``n8n`` and ``knowledge_vault`` are there.
-        hostvars: variables of every host.
+        door: address of the gateway, by the name that its certificate has (``https://10.0.0.2``).
     """
     there = {*services}
-    door = f"https://{host_address(host, hostvars)}"
     rows = {
         "mlflow": _endpoint("MLflow", host, f"{door}/mlflow", "/health", "http", key=None, model=None),
         "n8n": _endpoint("n8n", host, f"{door}/n8n", "/healthz/readiness", "http", key=None, model=None),

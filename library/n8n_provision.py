@@ -9,7 +9,9 @@ module: n8n_provision
 short_description: Workflows and credentials with fixed ids in a running n8n
 description:
   - Compares each workflow with what n8n has under its id, and changes and activates only what differs. Everything that
-    is not named stays as it is, and nothing is ever deactivated or deleted.
+    is not named stays as it is. Nothing is ever deleted, and nothing deactivated but what is to be stopped.
+  - What somebody changed of a workflow since the last run is told in a warning before it is put back, also where the
+    run fails later.
   - n8n's API chooses the id of a new workflow itself, so a new one comes in by n8n's own import, which runs in the
     container, and is activated by the API. An import is never run on a workflow that is there already, because it would
     take its webhooks away.
@@ -35,7 +37,8 @@ options:
     type: path
     required: true
   memory_file:
-    description: File that keeps the fingerprints of credentials and the versions of workflows. Only its owner reads it.
+    description: File that keeps the fingerprints of credentials, and workflows as they were left. Only its owner reads
+      it.
     type: path
     required: true
   project_dir:
@@ -57,13 +60,18 @@ options:
         type: str
         required: true
       content:
-        description: Its nodes, connections and settings, as n8n exports them.
+        description: Its nodes, connections and settings, as n8n exports them. Only a stopped one does without.
         type: dict
-        required: true
+        default: {}
       active:
         description: Whether it is activated. One that is not is left as it is found.
         type: bool
         default: true
+      stopped:
+        description: Whether it is deactivated where it is there, and otherwise left alone. For a workflow whose service
+          was taken away.
+        type: bool
+        default: false
   credentials:
     description: The credentials.
     type: list
@@ -188,8 +196,9 @@ def argument_spec():
             "default": [],
             "options": {
                 **common,
-                "content": {"type": "dict", "required": True},
+                "content": {"type": "dict", "default": {}},
                 "active": {"type": "bool", "default": True},
+                "stopped": {"type": "bool", "default": False},
             },
         },
         "credentials": {
@@ -242,19 +251,23 @@ def run(module):
     client = n8n.Client(params["url"], params["timeout"])
     workflows, credentials = params["workflows"], params["credentials"]
     made_key = False
-    if not n8n.find_key(client, n8n.read_private(params["api_key_file"])):
-        if module.check_mode:
+    memory = n8n.read_memory(params["memory_file"])
+    before = json.dumps(memory, sort_keys=True)
+    # A key that a former release made may do less than is needed now.
+    may = {"scopes": list(n8n.KEY_SCOPES)}
+    known_key = n8n.find_key(client, n8n.read_private(params["api_key_file"]))
+    if not known_key or memory.get(n8n.KEY_NOTE) != may:
+        if module.check_mode and not known_key:
             everything = n8n.Provisioned(
                 True,
                 [{"id": w["id"], "name": w["name"], "steps": n8n.plan(w, None), "differences": []} for w in workflows],
                 [{"id": c["id"], "name": c["name"], "steps": ["create"]} for c in credentials],
-                [],
             )
             return everything, True
-        n8n.write_private(params["api_key_file"], n8n.make_key(client, params["email"], params["password"]))
+        if not module.check_mode:
+            n8n.write_private(params["api_key_file"], n8n.make_key(client, params["email"], params["password"]))
+            memory[n8n.KEY_NOTE] = may
         made_key = True
-    memory = n8n.read_memory(params["memory_file"])
-    before = json.dumps(memory, sort_keys=True)
     try:
         result = n8n.provision(
             client,
@@ -263,6 +276,7 @@ def run(module):
             memory,
             params["password"],
             import_into(module),
+            module.warn,
             check=module.check_mode,
         )
     finally:
@@ -285,8 +299,6 @@ def main():
     wrong = [] if module.check_mode else ask_until_right(asks_of(module.params["asks"]), ANSWER_SECONDS)
     if wrong:
         module.fail_json(msg=f"{'; '.join(wrong)}.")
-    for edit in result.edited:
-        module.warn(edit)
     module.exit_json(
         changed=changed,
         workflows=result.workflows,

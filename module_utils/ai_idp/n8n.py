@@ -22,6 +22,7 @@ KEY_SCOPES = (
     "workflow:read",
     "workflow:update",
     "workflow:activate",
+    "workflow:deactivate",
     # n8n counts taking something out of the archive as this.
     "workflow:delete",
     "credential:list",
@@ -35,6 +36,9 @@ DROPPED_SETTINGS = frozenset({"binaryMode", "credentialResolverId"})
 
 ADDED_TO_NODES = frozenset({"id", "webhookId"})
 """What n8n fills in where a node does not say it."""
+
+KEY_NOTE = "key"
+"""Under this the memory notes what the key may do; it is too short for an id."""
 
 PAGE_SIZE = 100
 LISTED = ("id", "name", "type", "updatedAt")
@@ -252,12 +256,14 @@ def is_published(current: Json) -> bool:
 
 def plan(wanted: Json, current: Json | None) -> list[str]:
     """What has to be done with one workflow, in order; an empty list where nothing has."""
+    if wanted.get("stopped"):
+        return ["deactivate"] if current and current.get("active") else []
     if current is None:
         return ["create", "activate"] if wanted["active"] else ["create"]
     steps = ["restore"] if current.get("isArchived") else []
     if differences(wanted, current):
         steps.append("update")
-    # One that shall not be active is left as it is: a run never deactivates anything.
+    # One that shall not be active is left as it is: only one that was stopped is ever deactivated.
     if wanted["active"] and (steps or not is_published(current)):
         steps.append("activate")
     return steps
@@ -271,6 +277,8 @@ def import_document(workflows: Iterable[Json]) -> str:
 def carry_out(client: Client, wanted: Json, steps: list[str]) -> None:
     """Do with one workflow what was planned, the import aside."""
     path, name = f"/workflows/{urllib.parse.quote(wanted['id'])}", wanted["name"]
+    if "deactivate" in steps:
+        client.wanted(f"to deactivate the workflow {name}", "POST", f"{path}/deactivate", {})
     if "restore" in steps:
         client.wanted(f"to take the workflow {name} out of the archive", "POST", f"{path}/unarchive")
     if "update" in steps:
@@ -328,6 +336,8 @@ def check_wanted(workflows: list[Json], wanted_credentials: list[Json]) -> list[
             if ids.count(one) > 1
         ]
     for one in workflows:
+        if one.get("stopped"):
+            continue
         missing = [key for key in ("nodes", "connections") if key not in one["content"]]
         if missing:
             problems.append(
@@ -406,27 +416,31 @@ def write_private(path: str, text: str) -> None:
 
 
 class Provisioned(NamedTuple):
-    """What was done, or would be, and what somebody had changed in n8n before."""
+    """What was done, or would be."""
 
     changed: bool
     workflows: list[Json]
     credentials: list[Json]
-    edited: list[str]
 
 
 def edit_of(wanted: Json, current: Json | None, remembered: Json | None) -> str:
     """Say what somebody changed of a workflow since a run left it; empty when nothing, or when nobody can tell.
 
+    n8n's own number of a version tells less: a new name or another setting gets none.
+
     Args:
         wanted: the workflow.
         current: the workflow as n8n returns it.
-        remembered: what was noted when a run left it: n8n's ``version``.
+        remembered: what was noted when a run left it: ``left``, its ``name`` and ``content`` as they were wanted then.
     """
-    if current is None or not remembered:
+    if current is None or wanted.get("stopped"):
         return ""
-    what = []
-    if current.get("versionId") != remembered.get("version"):
-        what += differences(wanted, current)
+    try:
+        left = mapping_of((remembered or {})["left"])
+        # What is as it is wanted is not put back, whoever brought it about.
+        what = differences(left, current) if differences(wanted, current) else []
+    except WRONG_SHAPE:
+        return ""
     if current.get("isArchived"):
         what.append("in the archive")
     elif wanted["active"] and not is_published(current):
@@ -439,6 +453,11 @@ def edit_of(wanted: Json, current: Json | None, remembered: Json | None) -> str:
     )
 
 
+def note_of(wanted: Json) -> Json:
+    """What is noted of a workflow that a run leaves as it is wanted."""
+    return {"left": {"name": wanted["name"], "content": wanted["content"]}}
+
+
 def provision(
     client: Client,
     workflows: list[Json],
@@ -446,6 +465,7 @@ def provision(
     memory: dict[str, Json],
     secret: str,
     run_import: Callable[[str], None],
+    tell: Callable[[str], None],
     *,
     check: bool,
 ) -> Provisioned:
@@ -458,8 +478,18 @@ def provision(
         memory: what was noted of each credential and workflow by its id; changed in place.
         secret: what the fingerprints of credentials are made with.
         run_import: hands a document to n8n's own import.
+        tell: takes what somebody had changed in n8n, a sentence each, before any of it is put back.
         check: only say what would be done.
     """
+    done_workflows = []
+    for one in workflows:
+        current = workflow(client, one["id"])
+        steps = plan(one, current)
+        parts = differences(one, current) if current and not one.get("stopped") else []
+        done_workflows.append({"id": one["id"], "name": one["name"], "steps": steps, "differences": parts})
+        # First of all: what fails later must not keep it back, since the next run may not know any more.
+        if edit := edit_of(one, current, memory.get(one["id"])):
+            tell(edit)
     done_credentials = []
     known = credentials(client) if wanted_credentials else {}
     for one in wanted_credentials:
@@ -468,20 +498,16 @@ def provision(
         if step and not check:
             memory[one["id"]] = {"mark": mark, "updated_at": write_credential(client, one, step)}
         done_credentials.append({"id": one["id"], "name": one["name"], "steps": [step] if step else []})
-    done_workflows, edited = [], []
-    for one in workflows:
-        current = workflow(client, one["id"])
-        edited.append(edit_of(one, current, memory.get(one["id"])))
-        steps = plan(one, current)
-        parts = differences(one, current) if current else []
-        done_workflows.append({"id": one["id"], "name": one["name"], "steps": steps, "differences": parts})
     new = [one for one, done in zip(workflows, done_workflows, strict=True) if "create" in done["steps"]]
     if not check:
         if new:
             run_import(import_document(new))
         for one, done in zip(workflows, done_workflows, strict=True):
             carry_out(client, one, done["steps"])
-            if done["steps"] or one["id"] not in memory:
-                memory[one["id"]] = {"version": (workflow(client, one["id"]) or {}).get("versionId")}
+            if one.get("stopped"):
+                # So that nobody is taken to have deactivated it when it comes back.
+                memory.pop(one["id"], None)
+            else:
+                memory[one["id"]] = note_of(one)
     changed = any(entry["steps"] for entry in done_credentials + done_workflows)
-    return Provisioned(changed, done_workflows, done_credentials, [said for said in edited if said])
+    return Provisioned(changed, done_workflows, done_credentials)

@@ -3,6 +3,7 @@
 import json
 import re
 import ssl
+import subprocess
 from typing import Any
 
 import httpx
@@ -70,6 +71,14 @@ def test_triton_embeds(gates: httpx.Client, endpoints: dict[str, Any]) -> None:
     output = answer.raise_for_status().json()["outputs"][0]
     width = output["shape"][1]
     assert output["data"][:width] == output["data"][width:]
+
+
+def test_doctor_asks_what_keeps_runs_and_notes() -> None:
+    asked = subprocess.run(["ai-idp", "doctor", "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    told = {check["name"]: check["status"] for check in json.loads(asked.stdout)["checks"] if check["host"] == "xps15"}
+    for name in ("MLflow: health", "n8n: health", "vault: metrics"):
+        assert told.get(name) == "ok", asked.stdout
+    assert asked.returncode == 0, asked.stdout
 
 
 # What NVIDIA warns of: the second one made Triton run what the request brought.

@@ -24,7 +24,7 @@ import yaml
 
 from tests import obsidian
 
-from .conftest import INVENTORY, extra, run_playbook
+from .conftest import INVENTORY, extra, read_secrets, run_playbook
 from .suite import FULL, ROOT, write_proof
 
 ADDRESS = "10.77.0.12"
@@ -165,6 +165,19 @@ def vault(gateway: testinfra.host.Host) -> Vault:
     vault = make_repositories(gateway)
     vault.until(0, 180)
     return vault
+
+
+def test_the_example_of_the_docs_makes_a_note(gateway: testinfra.host.Host) -> None:
+    """As it stands there, from making the repository on; where this comes first there is none before."""
+    docs = (ROOT / "docs" / "week5.md").read_text(encoding="utf-8")
+    login, *lines = docs.partition("writes nonsense:\n\n```console\n")[2].partition("```")[0].splitlines()
+    assert login.startswith("ssh ")
+    assert lines[-1].endswith("ls ~/ai-idp/vault/Commits/notebook/*/")
+    before = Vault(gateway).total()
+    as_owner(gateway, "\n".join(["cd", *lines[:-1]]))
+    Vault(gateway).until(before + 1, 60, completed=False)
+    assert ".md" in as_owner(gateway, lines[-1].removeprefix("sleep 5; "))
+    assert as_owner(gateway, f"grep -rl 'A first note' {VAULT}/Commits/notebook")
 
 
 def test_a_commit_is_a_note_that_the_platforms_own_model_has_completed(
@@ -317,6 +330,42 @@ with mlflow.start_run(run_name="official client") as run:
     assert other.status_code == 403
 
 
+def test_what_the_weeks_have_measured_are_runs_with_intervals_and_their_table(
+    http: httpx.Client, secrets: dict[str, str]
+) -> None:
+    owner, api = ("owner", secrets["mlflow_admin_password"]), "/mlflow/api/2.0"
+
+    def ask(method: str, path: str, **more: Any) -> Any:
+        return http.request(method, f"{api}/{path}", auth=owner, **more).raise_for_status().json()
+
+    found = ask("GET", "mlflow/experiments/get-by-name", params={"experiment_name": "ai-idp week 1"})
+    experiment = found["experiment"]["experiment_id"]
+    of_the_server = "tags.host = 'schlimers-server' and tags.environment = 'lab'"
+    newest = {"experiment_ids": [experiment], "filter": of_the_server, "max_results": 1}
+    [run] = ask("POST", "mlflow/runs/search", json=newest)["runs"]
+    assert run["info"]["run_name"] == "week1-lab-schlimers-server"
+    assert run["info"]["status"] == "FINISHED"
+    parameters = {row["key"]: row["value"] for row in run["data"]["params"]}
+    figures = {row["key"]: row["value"] for row in run["data"]["metrics"]}
+    assert any(name.endswith("/tool") for name in parameters)
+    means = [name.removesuffix("_ci95_low") for name in figures if name.endswith("_ci95_low")]
+    assert means
+    for name in means:
+        assert figures[f"{name}_ci95_low"] <= figures[name] <= figures[f"{name}_ci95_high"], name
+        assert figures[f"{name}_n"] >= 2
+    # Every host has one, and nobody else's figures are among them.
+    every = ask("POST", "mlflow/runs/search", json={"experiment_ids": [experiment], "max_results": 1000})["runs"]
+    tags = [{row["key"]: row["value"] for row in one["data"]["tags"]} for one in every]
+    assert {one["environment"] for one in tags} == {"lab"}
+    assert {"schlimers-server", "xps15", "jetson"} <= {one["host"] for one in tags}
+    kept = ask("GET", "mlflow/artifacts/list", params={"run_id": run["info"]["run_id"]})
+    assert [file["path"] for file in kept["files"]] == ["week1_findings.csv"]
+    place = kept["root_uri"].removeprefix("mlflow-artifacts:/").lstrip("/")
+    table = http.get(f"{api}/mlflow-artifacts/artifacts/{place}/week1_findings.csv", auth=owner).raise_for_status().text
+    assert table.startswith("claim_id,")
+    assert ",schlimers-server," in table
+
+
 def test_the_vaults_health_wants_a_key_and_its_service_no_stranger(
     http: httpx.Client, secrets: dict[str, str], gateway: testinfra.host.Host
 ) -> None:
@@ -373,20 +422,23 @@ def test_the_owners_workflows_are_left_alone_and_what_is_ours_is_told_and_put_ba
         ).raise_for_status()
         assert answers(http, f"/n8n/webhook/{path}")
         ours = http.get("/n8n/rest/workflows/aiIdpCommitToNote").raise_for_status().json()["data"]
+        # Neither a name nor a setting makes a version of n8n's; what an edit of nodes does, Molecule has.
         edited = {
-            "name": ours["name"],
-            "nodes": [{**one, "disabled": True} for one in ours["nodes"]],
+            "name": "Renamed by the owner",
+            "nodes": ours["nodes"],
             "connections": ours["connections"],
+            "settings": {**ours["settings"], "timezone": "Asia/Tokyo"},
         }
         http.patch("/n8n/rest/workflows/aiIdpCommitToNote?forceSave=true", json=edited).raise_for_status()
         run = run_playbook("playbooks/week5.yml")
         assert run.code == 0, run.output
         assert run.changed_roles("xps15") == {"n8n"}, run.output
-        assert ours["name"] in run.output
+        # As the terminal shows it, in lines of its own length.
+        assert f"{ours['name']} was changed in n8n (name, setting timezone)" in " ".join(run.output.split())
         assert answers(http, f"/n8n/webhook/{path}")
         now = http.get("/n8n/rest/workflows/aiIdpCommitToNote").raise_for_status().json()["data"]
         assert now["active"]
-        assert not any(one.get("disabled") for one in now["nodes"])
+        assert (now["name"], now["settings"]["timezone"]) == (ours["name"], ours["settings"]["timezone"])
 
 
 @pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")
@@ -452,16 +504,21 @@ def test_a_full_disk_loses_no_commit_and_leaves_no_half_note(
 
 @pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")
 def test_new_keys_are_taken_over_and_the_credentials_are_still_read(vault: Vault, gateway: testinfra.host.Host) -> None:
-    key = yaml.safe_load((INVENTORY / "secrets.yml").read_text(encoding="utf-8"))["n8n_encryption_key"]
+    former = read_secrets()
+    began = time.monotonic()
     run = run_playbook("playbooks/week5.yml", *extra(rotate_keys=True))
+    rotated = time.monotonic() - began
     assert run.code == 0, run.output
-    after = yaml.safe_load((INVENTORY / "secrets.yml").read_text(encoding="utf-8"))
-    assert after["n8n_encryption_key"] == key
+    after = read_secrets()
+    assert after["n8n_encryption_key"] == former["n8n_encryption_key"]
+    new = sum(after[name] != key for name, key in former.items() if name in after)
     before = vault.total()
     commit(gateway, "With new keys")
-    vault.until(before + 1, 120)
+    took = vault.until(before + 1, 120)
     again = run_playbook("playbooks/week5.yml")
     assert set(again.changed.values()) == {0}, again.output
+    figures = {"new_keys": new, "run_s": round(rotated, 1), "next_note_completed_s": round(took, 1)}
+    write_proof("new_keys", [{**figures, "changed_by_the_run_after": 0}])
 
 
 @pytest.mark.skipif(not FULL, reason="takes minutes: the full profile runs it")
@@ -484,6 +541,11 @@ def test_the_daily_note_is_written_by_n8ns_own_schedule(vault: Vault, gateway: t
             time.sleep(1)
         else:
             pytest.fail(gateway.file(f"{VAULT}/Daily/{day}.md").content_string)
+        written = gateway.check_output(f"date --utc --date @$(stat --format %Y {VAULT}/Daily/{day}.md) +%H:%M:%S")
+        minute, hour = soon.split()
+        figures = {"scheduled_at": f"{hour}:{minute}:00", "written_at": written}
+        assert figures["scheduled_at"] <= written
+        write_proof("daily_note", [figures])
     finally:
         assert run_playbook("playbooks/week5.yml").code == 0
 

@@ -103,7 +103,13 @@ class FakeN8n:
         if method == "PUT":
             if unknown := set(body) - {"name", "nodes", "connections", "settings", "nodeGroups"}:
                 return 400, {"message": f"must NOT have additional properties: {sorted(unknown)}"}
-            current.update(body, versionId=self.tick())
+            # As n8n does it: neither a new name nor another setting makes a version.
+            parts_of_version = ("nodes", "connections", "nodeGroups")
+            if any(body.get(part) != current.get(part) for part in parts_of_version):
+                current["versionId"] = self.tick()
+            current.update(body)
+        elif parts[2:] == ["deactivate"]:
+            current.update(active=False, activeVersionId=None)
         elif parts[2:] == ["activate"]:
             current.update(active=True, activeVersionId=current["versionId"])
         elif parts[2:] == ["unarchive"]:
@@ -160,9 +166,16 @@ def known(fake: FakeN8n, client: n8n.Client) -> n8n.Client:
 
 
 def run(
-    fake: FakeN8n, client: n8n.Client, workflows: list[Json], credentials: list[Json], memory: Json, check: bool = False
+    fake: FakeN8n,
+    client: n8n.Client,
+    workflows: list[Json],
+    credentials: list[Json],
+    memory: Json,
+    check: bool = False,
+    told: list[str] | None = None,
 ) -> n8n.Provisioned:
-    return n8n.provision(client, workflows, credentials, memory, PASSWORD, fake.run_import, check=check)
+    tell = ([] if told is None else told).append
+    return n8n.provision(client, workflows, credentials, memory, PASSWORD, fake.run_import, tell, check=check)
 
 
 def changes(fake: FakeN8n) -> list[tuple[str, str]]:
@@ -327,7 +340,11 @@ def test_what_is_noted_before_a_failure_stays_noted(fake: FakeN8n, known: n8n.Cl
         ({}, ""),
         # Another version of the same is none: the editor saves what it shows.
         ({"versionId": "v7", "activeVersionId": "v7"}, ""),
-        ({"versionId": "v7", "activeVersionId": "v7", "name": "Mine"}, "(name)"),
+        ({"versionId": "v7", "activeVersionId": "v7", "connections": {}}, "(connections)"),
+        # These two make no version.
+        ({"name": "Mine"}, "(name)"),
+        ({"settings": {"timezone": "Asia/Tokyo"}}, "(setting timezone)"),
+        ({"settings": {"timezone": "UTC", "errorWorkflow": "mine"}}, ""),
         ({"versionId": "v7"}, "(not active as it is)"),
         ({"active": False}, "(not active as it is)"),
         ({"isArchived": True, "active": False}, "(in the archive)"),
@@ -335,22 +352,88 @@ def test_what_is_noted_before_a_failure_stays_noted(fake: FakeN8n, known: n8n.Cl
 )
 def test_who_changed_a_workflow_in_n8n_is_told(fake: FakeN8n, known: n8n.Client, change: Json, words: str) -> None:
     memory: Json = {}
-    assert run(fake, known, [wanted()], [], memory).edited == []
-    assert memory["aiIdpTest0001"]["version"] == fake.workflows["aiIdpTest0001"]["versionId"]
+    first: list[str] = []
+    run(fake, known, [wanted()], [], memory, told=first)
     fake.workflows["aiIdpTest0001"].update(change)
     for check in (True, False):
-        said = run(fake, known, [wanted()], [], memory, check).edited
+        said: list[str] = []
+        run(fake, known, [wanted()], [], memory, check, told=said)
         assert len(said) == bool(words)
         assert words in "".join(said)
-    assert run(fake, known, [wanted()], [], memory).edited == []
+    run(fake, known, [wanted()], [], memory, told=first)
+    assert first == []
+
+
+def test_an_edit_is_told_before_it_is_put_back_and_also_where_the_run_fails_later(
+    fake: FakeN8n, known: n8n.Client
+) -> None:
+    memory: Json = {}
+    run(fake, known, [wanted()], [], memory)
+    fake.workflows["aiIdpTest0001"].update(name="Mine", active=False)
+    fake.refuse["/api/v1/workflows/aiIdpTest0001/activate"] = (500, {})
+    fake.seen.clear()
+    told: list[tuple[str, list[tuple[str, str]]]] = []
+    with pytest.raises(n8n.N8nError, match="no reason given"):
+        n8n.provision(
+            known,
+            [wanted()],
+            [CREDENTIAL],
+            memory,
+            PASSWORD,
+            fake.run_import,
+            lambda edit: told.append((edit, changes(fake))),
+            check=False,
+        )
+    [(edit, before)] = told
+    assert "(name, not active as it is)" in edit
+    assert before == []
+
+
+def test_what_is_as_wanted_was_edited_by_nobody_whoever_brought_it_about(fake: FakeN8n, known: n8n.Client) -> None:
+    """A run that was cut off after it had written has noted nothing."""
+    memory: Json = {}
+    run(fake, known, [wanted()], [], memory)
+    fake.workflows["aiIdpTest0001"].update(name="Renamed")
+    told: list[str] = []
+    assert not run(fake, known, [wanted(name="Renamed")], [], memory, told=told).changed
+    assert told == []
+
+
+def test_a_note_that_was_damaged_or_of_a_former_release_tells_nothing(fake: FakeN8n, known: n8n.Client) -> None:
+    for note in ({"version": "v1"}, {"left": []}, {"left": {"name": "Test", "content": {"nodes": 1}}}, {}):
+        fake.workflows = {"aiIdpTest0001": there(wanted(), name="Mine")}
+        told: list[str] = []
+        assert run(fake, known, [wanted()], [], {"aiIdpTest0001": note}, told=told).changed
+        assert told == []
+
+
+def test_what_is_stopped_is_deactivated_once_and_comes_back_unremarked(fake: FakeN8n, known: n8n.Client) -> None:
+    memory: Json = {}
+    stopped = {"id": "aiIdpTest0001", "name": "Test", "content": {}, "active": True, "stopped": True}
+    assert n8n.check_wanted([stopped], []) == []
+    assert not run(fake, known, [stopped], [], memory).changed
+    assert fake.workflows == {}
+    run(fake, known, [wanted()], [], memory)
+    fake.seen.clear()
+    assert run(fake, known, [stopped], [], memory, check=True).workflows[0]["steps"] == ["deactivate"]
+    assert changes(fake) == []
+    assert run(fake, known, [stopped], [], memory).changed
+    assert changes(fake) == [("POST", "/api/v1/workflows/aiIdpTest0001/deactivate")]
+    assert not fake.workflows["aiIdpTest0001"]["active"]
+    assert not run(fake, known, [stopped], [], memory).changed
+    told: list[str] = []
+    run(fake, known, [wanted()], [], memory, told=told)
+    assert told == []
+    assert n8n.is_published(fake.workflows["aiIdpTest0001"])
 
 
 def test_a_workflow_that_the_platform_changed_was_edited_by_nobody(fake: FakeN8n, known: n8n.Client) -> None:
     memory: Json = {}
     run(fake, known, [wanted()], [], memory)
-    result = run(fake, known, [wanted(name="Renamed")], [], memory)
+    told: list[str] = []
+    result = run(fake, known, [wanted(name="Renamed")], [], memory, told=told)
     assert result.changed
-    assert result.edited == []
+    assert told == []
 
 
 def test_mistakes_are_named_together() -> None:
@@ -399,7 +482,7 @@ def test_data_of_another_key_is_known_before_anything_is_changed(tmp_path: Path)
 def test_the_module_asks_as_a_stranger_in_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    monkeypatch.setattr(n8n_provision, "run", lambda _module: (n8n.Provisioned(False, [], [], []), False))
+    monkeypatch.setattr(n8n_provision, "run", lambda _module: (n8n.Provisioned(False, [], []), False))
     monkeypatch.setattr(n8n_provision, "ask_until_right", lambda asks, _seconds: [f"{asks[0].name}: answers 200"])
     given = {
         **{"url": "http://x", "email": "a@b", "password": PASSWORD, "project_dir": str(tmp_path)},
@@ -411,3 +494,54 @@ def test_the_module_asks_as_a_stranger_in_the_end(
         n8n_provision.main()
     told = json.loads(capsys.readouterr().out)
     assert told.get("msg") == (None if check else "API for a stranger: answers 200.")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_key_of_a_former_release_is_replaced_by_one_that_may_do_all_of_it(
+    fake: FakeN8n, client: n8n.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], check: bool
+) -> None:
+    fake.keys["1"] = "raw-key"
+    key, memory = tmp_path / "key", tmp_path / "memory"
+    key.write_text("raw-key")
+    memory.write_text('{"aiIdpTest0001": {"version": "v1"}}')
+    given = {
+        **{"url": client.url, "email": "owner@test.lan", "password": PASSWORD, "project_dir": str(tmp_path)},
+        **{"api_key_file": str(key), "memory_file": str(memory), "_ansible_check_mode": check},
+    }
+    changed = []
+    for _ in range(2):
+        with patch_module_args(given), pytest.raises(SystemExit):
+            n8n_provision.main()
+        changed.append(json.loads(capsys.readouterr().out)["changed"])
+    assert changed == [True, check]
+    assert (key.read_text() == "raw-key") is check
+    assert (list(fake.keys.values()) == ["raw-key"]) is check
+
+
+def test_an_edit_is_a_warning_also_where_n8n_fails_after_it(
+    fake: FakeN8n,
+    known: n8n.Client,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Ansible keeps warnings for the process, in which other tests have run.
+    warned: list[str] = []
+    monkeypatch.setattr(n8n_provision.AnsibleModule, "warn", lambda _module, text: warned.append(text))
+    memory = tmp_path / "memory"
+    noted: Json = {}
+    run(fake, known, [wanted()], [], noted)
+    memory.write_text(json.dumps({**noted, n8n.KEY_NOTE: {"scopes": list(n8n.KEY_SCOPES)}}))
+    (tmp_path / "key").write_text("raw-key")
+    fake.workflows["aiIdpTest0001"].update(name="Mine", active=False)
+    fake.refuse["/api/v1/workflows/aiIdpTest0001/activate"] = (500, {})
+    given = {
+        **{"url": known.url, "email": "owner@test.lan", "password": PASSWORD, "project_dir": str(tmp_path)},
+        **{"api_key_file": str(tmp_path / "key"), "memory_file": str(memory), "workflows": [wanted()]},
+    }
+    with patch_module_args(given), pytest.raises(SystemExit):
+        n8n_provision.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told["failed"]
+    assert "activate the workflow Test" in told["msg"]
+    assert ["(name, not active as it is)" in text for text in warned] == [True]

@@ -7,7 +7,11 @@ from typing import Any
 import n8n as n8n_filters
 import n8n_info
 import pytest
+import yaml
 from ansible.module_utils.testing import patch_module_args
+from jinja2 import Environment
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "n8n"
 
 SETTINGS: dict[str, Any] = {
     "broker_port": 5679,
@@ -64,6 +68,7 @@ def test_another_key_than_that_of_the_data_is_refused() -> None:
         ({"port": 80}, "n8n_port: '80' is no port from 1024"),
         ({"broker_port": 65536}, "n8n_broker_port: '65536' is no port from 1024"),
         ({"public_url": "gateway/n8n"}, "n8n_public_url: 'gateway/n8n' is no http(s) address that ends with a slash"),
+        ({"public_url": "https://gateway/$HOME/"}, "n8n_public_url: 'https://gateway/$HOME/' is no http(s) address"),
         ({"reachable_networks": ["10.0.0.1"]}, "n8n_reachable_networks: '10.0.0.1' is no network"),
         ({"reachable_networks": ["10.0.0.1/8"]}, "n8n_reachable_networks: '10.0.0.1/8' is no network"),
         ({"reachable_names": ["a b"]}, "n8n_reachable_names: 'a b' is no name"),
@@ -93,3 +98,19 @@ def test_the_authority_is_read_before_anything_is_changed(tmp_path: Path, capsys
     (tmp_path / "ca.crt").write_text("PEM\n")
     assert look()["authority"] == "UEVNCg=="
     assert look(ca_file="")["authority"] == ""
+
+
+def test_compose_finds_no_variable_in_the_owners_name() -> None:
+    environment = Environment(trim_blocks=True, autoescape=False)
+    environment.filters["to_json"] = json.dumps
+    given = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    given |= {"n8n_owner_first_name": 'A$AP "the" $HOME', "n8n_owner_last_name": "O'Na${x}sh"}
+    given |= {"__n8n_numbers": ["1", "1"], "__n8n_found": {}, "__n8n_public": {}, "__n8n_reference": "n8n"}
+    template = (ROLE / "templates" / "compose.yml.j2").read_text(encoding="utf-8")
+    compose = yaml.safe_load(environment.from_string(template).render(given))
+    told = compose["services"]["n8n"]["environment"]
+    # As Compose reads it: a pair is the character, and a single one would begin a variable.
+    for name in ("first_name", "last_name"):
+        text = told[f"N8N_INSTANCE_OWNER_{name.upper()}"]
+        assert text.replace("$$", "") == given[f"n8n_owner_{name}"].replace("$", "")
+        assert text.replace("$$", "$") == given[f"n8n_owner_{name}"]

@@ -502,21 +502,19 @@ def test_a_gateway_leads_to_the_edge_as_long_as_a_host_of_it_serves() -> None:
 
 def test_what_keeps_runs_and_notes_is_reached_through_the_gateway() -> None:
     services = ["mlflow", "n8n", "knowledge_vault"]
-    hosts: HostVars = {"door": {"ansible_host": "10.0.0.2"}}
-    found = wiring.knowledge_endpoints("door", services, hosts)
+    found = wiring.knowledge_endpoints("door", services, "https://10.0.0.2")
     assert [(row["name"], row["kind"], row["url"], row["health_path"]) for row in found] == [
         ("MLflow", "http", "https://10.0.0.2/mlflow", "/health"),
         ("n8n", "http", "https://10.0.0.2/n8n", "/healthz/readiness"),
         ("vault", "metrics", "https://10.0.0.2/vault", None),
     ]
     assert {"key": "gateway_client_key", "metrics_path": "/metrics"}.items() <= found[2].items()
-    assert [row["name"] for row in wiring.knowledge_endpoints("door", ["n8n"], hosts)] == ["n8n"]
-    assert wiring.knowledge_endpoints("", [], {}) == []
+    assert [row["name"] for row in wiring.knowledge_endpoints("door", ["n8n"], "https://x")] == ["n8n"]
+    assert wiring.knowledge_endpoints("", [], "https://x") == []
 
 
 def test_what_tells_no_metrics_is_probed_as_people_reach_it() -> None:
-    hosts: HostVars = {"door": {"ansible_host": "10.0.0.2"}}
-    found = wiring.knowledge_endpoints("door", ["mlflow", "knowledge_vault"], hosts)
+    found = wiring.knowledge_endpoints("door", ["mlflow", "knowledge_vault"], "https://10.0.0.2")
     assert wiring.knowledge_targets(found, 5690) == {
         "mlflow": [{"host": "door", "address": "https://10.0.0.2/mlflow/health", "module": "https_ok"}],
         "n8n": [],
@@ -857,6 +855,53 @@ def test_runs_and_notes_are_on_the_first_gateway_alone(
     assert seen["on"]["model"] == "tiny-llama-gguf"
     assert seen["on"]["model_url"] == "https://10.0.0.2/llama/v1"
     assert (seen["on"]["never_replaced"], seen["on"]["replaced"]) == (True, [])
+
+
+PUBLIC = {"nginx_gateway_server_names": ["ai.example.org"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "door", "authority"),
+    [
+        ({}, "10.0.0.2", "/etc/ai-idp/tls/ca.crt"),
+        ({"tls_certificates_source": "acme", **PUBLIC}, "ai.example.org", ""),
+        ({"tls_certificates_source": "files", **PUBLIC}, "ai.example.org", ""),
+        # Authorities of the site's own.
+        ({"tls_certificates_source": "acme", "tls_certificates_acme_ca_file": "/srv/ca.crt"}, "10.0.0.2", "ca.crt"),
+        ({"tls_certificates_source": "files", "tls_certificates_file_ca": "/srv/ca.crt"}, "10.0.0.2", "ca.crt"),
+    ],
+)
+def test_with_a_public_certificate_the_gateway_is_asked_by_its_name_and_no_file_names_the_authority(
+    given: dict[str, Any], door: str, authority: str, tmp_path: Path
+) -> None:
+    (tmp_path / "group_vars").symlink_to(ROOT / "inventory" / "lab" / "group_vars")
+    hosts = {
+        "gpu_servers": {"gpu": {"ansible_host": "10.0.0.1"}},
+        "gateways": {"on": {"ansible_host": "10.0.0.2", **given}},
+    }
+    children = {group: {"hosts": members} for group, members in hosts.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": children}}, sort_keys=False))
+    seen = render(
+        tmp_path,
+        {
+            "authorities": "[n8n_ca_file, blackbox_exporter_ca_file] | unique",
+            "endpoints": "ai_idp_knowledge_endpoints | map(attribute='url')",
+            "asked": "[knowledge_vault_model_url, n8n_public_url, knowledge_vault_mlflow_public_url]",
+            "probed": "prometheus_scrape_jobs | map(attribute='targets') | flatten | selectattr('module', 'defined')"
+            " | selectattr('module', 'eq', 'https_ok') | map(attribute='address')",
+            "names": "n8n_reachable_names",
+            "allowed": "mlflow_allowed_hosts",
+        },
+        KNOWLEDGE_SECRETS,
+    )["on"]
+    [file] = seen["authorities"]
+    assert file.endswith(authority)
+    assert bool(file) is bool(authority)
+    assert seen["asked"] == [f"https://{door}/llama/v1", f"https://{door}/n8n/", f"https://{door}/mlflow"]
+    assert seen["endpoints"] == [f"https://{door}/{path}" for path in ("mlflow", "n8n", "vault")]
+    assert {re.split("/+", address)[1] for address in seen["probed"]} == {door}
+    assert seen["names"] == ([door] if "example" in door else [])
+    assert {"10.0.0.2", "on", door} == {*seen["allowed"]}
 
 
 def test_two_hosts_of_the_edge_have_a_model_each(tmp_path: Path) -> None:

@@ -51,7 +51,14 @@ from ansible.module_utils.ai_idp.registry_upload import Repository, UploadError
 from grafana import dashboard_errors, grafana_dashboard_problems
 from inference_stack import running_plan
 from mutations import DEEP, HTML
-from state_files import recorded_endpoints, recorded_gpus, recorded_links, recorded_lock, recorded_runs
+from state_files import (
+    measured_runs,
+    recorded_endpoints,
+    recorded_gpus,
+    recorded_links,
+    recorded_lock,
+    recorded_runs,
+)
 from test_n8n_provision import CREDENTIAL, there
 from test_n8n_provision import wanted as workflow
 from typer.testing import CliRunner
@@ -699,6 +706,35 @@ def test_runs_for_a_playbook_are_whole_or_one_sentence(text: str) -> None:
 def test_runs_are_read_as_they_were_written() -> None:
     text = '{"experiment": "e", "runs": [{"run_name": "r", "params": {}, "metrics": {"m": 1.5}, "tags": {}}]}'
     assert recorded_runs(text, "p")["runs"][0]["metrics"] == {"m": 1.5}
+
+
+def write_runs(folder: Path, *environments: str) -> None:
+    folder.mkdir(exist_ok=True)
+    runs = [{"run_name": f"week1-{name}", "params": {}, "metrics": {}, "tags": {"environment": name}}
+            for name in environments]  # fmt: skip
+    untagged = {"run_name": "of nobody", "params": {}, "metrics": {}, "tags": {}}
+    (folder / "week1_mlflow.json").write_text(json.dumps({"experiment": "e", "runs": [*runs, untagged]}))
+    (folder / "week1_findings.csv").write_text(f"table of {environments}\n")
+
+
+def test_each_environment_has_its_own_runs_logged_whichever_was_measured_last(tmp_path: Path) -> None:
+    assert measured_runs(str(tmp_path), "production") == []
+    write_runs(tmp_path, "lab")
+    assert measured_runs(str(tmp_path), "production") == []
+    write_runs(tmp_path / "production", "production")
+    for name in ("lab", "production"):
+        [found] = measured_runs(str(tmp_path), name)
+        assert [run["run_name"] for run in found["runs"]] == [f"week1-{name}"]
+        assert (found["experiment"], found["artifacts"]) == ("e", {"week1_findings.csv": f"table of {(name,)}\n"})
+    (tmp_path / "production" / "week1_findings.csv").unlink()
+    assert measured_runs(str(tmp_path), "production")[0]["artifacts"] == {}
+
+
+def test_a_table_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    write_runs(tmp_path, "lab")
+    (tmp_path / "week1_findings.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(AnsibleFilterError, match=r"week1_mlflow\.json or week1_findings\.csv beside it can't be read"):
+        measured_runs(str(tmp_path), "lab")
 
 
 @pytest.mark.parametrize("text", [*NO_JSON, "null", "[]"])
