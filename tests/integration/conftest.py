@@ -20,7 +20,9 @@ import pytest
 import testinfra
 import yaml
 from openai import DefaultHttpxClient, OpenAI
+from playwright.sync_api import Browser
 
+from .browser import chromium
 from .suite import CHOSEN, COMMIT, DURATIONS, PHASES, PROFILE, ROOT, booleans_as_text
 
 INVENTORY = ROOT / "inventory" / "lab"
@@ -135,6 +137,13 @@ def secrets() -> dict[str, str]:
 def trust() -> ssl.SSLContext:
     """The platform's CA, and no other."""
     return ssl.create_default_context(cafile=str(INVENTORY / "state" / "ca.crt"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser that trusts the platform's CA. As long as it is there, no test can run an event loop of its own."""
+    with chromium(INVENTORY / "state" / "ca.crt") as started:
+        yield started
 
 
 def engine_client(endpoint: dict[str, Any], key: str, trust: ssl.SSLContext) -> OpenAI:
