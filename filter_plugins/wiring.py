@@ -266,9 +266,9 @@ def _entries(catalogue: Any) -> Iterator[Item]:
     if isinstance(catalogue, str | Mapping) or not isinstance(catalogue, Iterable):
         raise AnsibleFilterError(f"model_store_catalogue is {catalogue!r:.80}, which is no list of models.")
     for entry in catalogue:
-        files = entry.get("files") if isinstance(entry, Mapping) else None
+        files = entry.get("files") if isinstance(entry, dict) else None
         if (
-            not isinstance(entry, Mapping)
+            not isinstance(entry, dict)
             or not _is_name(entry.get("name"))
             or not isinstance(files or [], list)
             or not all(isinstance(file, str) for file in files or [])
