@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import ssl
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -206,14 +207,12 @@ async def ssh_server(host: Host) -> tuple[str, int]:
     if _is_address(address) or "{{" in host.ssh_args:
         return address, port or SSH_PORT
     given = [*shlex.split(host.ssh_args), *(["-p", str(port)] if port else [])]
+    command = ["ssh", "-G", *given, "--", address]
     try:
-        asked = await asyncio.create_subprocess_exec(
-            "ssh", "-G", *given, "--", address, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
+        asked = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, errors="replace")
     except OSError:
         return address, port or SSH_PORT
-    said, _ = await asked.communicate()
-    settings = dict(line.split(" ", 1) for line in said.decode(errors="replace").splitlines() if " " in line)
+    settings = dict(line.split(" ", 1) for line in asked.stdout.splitlines() if " " in line)
     for name in ("proxyjump", "proxycommand"):
         if name in settings:
             raise CheckUnknown(f"SSH reaches it through another host ({name} {settings[name]}), which is not asked")
