@@ -125,7 +125,9 @@ def test_a_note_that_the_model_is_too_slow_for_keeps_no_other_waiting(host, tmp_
     host.check_output("rmdir /var/tmp/stand-in/model-slow")
     # Nobody wants to wait a minute here.
     host.check_output("sudo systemctl restart ai-idp-vault.service")
-    host.check_output("curl --silent --fail --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:5690/health")
+    host.check_output(
+        "curl --silent --fail --retry 30 --retry-delay 1 --retry-connrefused http://127.0.0.1:5690/health"
+    )
     wait_for(host, lambda told: not told["notes"]["pending"], 60)
 
 
