@@ -84,8 +84,3 @@ commit("x" * 5000)
 git("checkout", "--quiet", "-b", f"odd\u2028\u0085{NOW}")
 commit("On a branch with an odd name", "--author=]]| [[Mallory]] # <m@example.org>")
 git("checkout", "--quiet", "-")
-# No branch has this one.
-git("checkout", "--quiet", "--detach")
-commit("On no branch")
-git("tag", f"loose-{NOW}")
-git("checkout", "--quiet", "-")

@@ -353,11 +353,12 @@ def test_what_the_weeks_have_measured_are_runs_with_intervals_and_their_table(
     for name in means:
         assert figures[f"{name}_ci95_low"] <= figures[name] <= figures[f"{name}_ci95_high"], name
         assert figures[f"{name}_n"] >= 2
-    # Every host has one, and nobody else's figures are among them.
+    # Each host that is measured has one, and nobody else's figures are among them.
     every = ask("POST", "mlflow/runs/search", json={"experiment_ids": [experiment], "max_results": 1000})["runs"]
     tags = [{row["key"]: row["value"] for row in one["data"]["tags"]} for one in every]
     assert {one["environment"] for one in tags} == {"lab"}
-    assert {"schlimers-server", "xps15", "jetson"} <= {one["host"] for one in tags}
+    # On the gateway nothing is measured.
+    assert {one["host"] for one in tags} == {"schlimers-server", "jetson"}
     kept = ask("GET", "mlflow/artifacts/list", params={"run_id": run["info"]["run_id"]})
     assert [file["path"] for file in kept["files"]] == ["week1_findings.csv"]
     place = kept["root_uri"].removeprefix("mlflow-artifacts:/").lstrip("/")

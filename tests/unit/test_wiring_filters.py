@@ -937,6 +937,14 @@ def test_two_hosts_of_the_edge_have_a_model_each(tmp_path: Path) -> None:
     assert seen["on"]["peer"] == seen["010"]["peer"] == ["10.0.0.1"]
 
 
+def test_nothing_is_written_in_the_order_of_a_set() -> None:
+    """Which is another one in each run, so that files change and services are started anew."""
+    folders = [ROOT / name for name in ("inventory", "playbooks", "roles")]
+    files = [path for folder in folders for suffix in ("yml", "j2") for path in folder.rglob(f"*.{suffix}")]
+    found = [path.name for path in files if re.search(r"\|\s*(union|symmetric_difference)\(", path.read_text("utf-8"))]
+    assert found == []
+
+
 def test_no_text_is_parsed_back() -> None:
     parsed = [
         str(path.relative_to(ROOT))
