@@ -3,9 +3,6 @@
 import asyncio
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,6 @@ import yaml
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from tests.integration import only_preflight, port_scan, suite
-from tests.integration import test_8_rotation as rotation
 from tests.integration.conftest import Run
 from tests.integration.drift import DOOR, DRIFTS, apart, deleted, edited, stopped
 
@@ -203,65 +199,3 @@ def test_a_datagram_reaches_who_answers_and_where_nobody_is(monkeypatch: pytest.
 
         # Who listens and says nothing is to the scan what a firewall is; what listens is asked of the host itself.
         assert asyncio.run(scan()) == [ports[0], ports[2]]
-
-
-class Engine(BaseHTTPRequestHandler):
-    """A stream on a connection that is kept, or what ``answers`` says in its place."""
-
-    protocol_version = "HTTP/1.1"
-    answers: list[str]
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        kind = self.answers.pop(0) if self.answers else "whole"
-        body = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: [DONE]\n\n'
-        if kind == "nothing":
-            self.close_connection = True
-            return
-        self.send_response(502 if kind == "refused" else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:20] if kind == "cut" else body)
-        # Without a word, as nginx closes what is kept when it reloads.
-        self.close_connection = kind in ("cut", "closed after it")
-
-    def log_message(self, *arguments: object) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What an engine is to do, in this order; after that it answers."""
-    Engine.answers = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        monkeypatch.setattr(rotation, "GATEWAY", f"http://127.0.0.1:{server.server_address[1]}")
-        yield Engine.answers
-        server.shutdown()
-        thread.join(timeout=5)
-
-
-def asked(times: int) -> rotation.Asked:
-    left = iter(range(times))
-    return rotation.ask_until(lambda: next(left, None) is None, lambda: "key", 1)
-
-
-def test_a_kept_connection_that_was_closed_is_counted_and_asked_again(engine: list[str]) -> None:
-    engine += ["whole", "closed after it", "whole", "closed after it"]
-    found = asked(6)
-    assert (len(found.times), found.lost) == (4, 2)
-
-
-@pytest.mark.parametrize("answers", [["nothing"], ["refused"], ["whole", "refused"], ["cut"], ["whole", "cut"]])
-def test_whatever_else_becomes_of_a_stream_is_a_failure(engine: list[str], answers: list[str]) -> None:
-    """A request on a new connection was read, and so was one that has an answer's first byte."""
-    engine += answers
-    with pytest.raises(AssertionError):
-        asked(3)
-
-
-def test_a_stream_spans_a_moment_that_it_began_before_and_ended_after() -> None:
-    streams = [rotation.Asked([(0.0, 1.0), (1.1, 2.0)])]
-    assert rotation.spans(streams, (1.2, 1.9))
-    assert not rotation.spans(streams, (0.9, 1.2))
