@@ -39,8 +39,14 @@ options:
     type: list
     elements: str
     default: []
+  retire:
+    description: Names of keys whose former ones nobody presents any more. They are kept as C(NAME_retired), which says
+      that they may be let in somewhere still.
+    type: list
+    elements: str
+    default: []
   forget:
-    description: Names of keys whose former ones are good no more.
+    description: Names of keys whose former ones, retired or not, are good no more.
     type: list
     elements: str
     default: []
@@ -89,13 +95,20 @@ def _former(name: str) -> str:
     return f"{name}_before"
 
 
+def _retired(name: str) -> str:
+    return f"{name}_retired"
+
+
 class ActionModule(ActionBase):
     """Works on the controller alone."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
     _VALID_ARGS = frozenset(
-        ("path", "state", "names", "kept", "rotate", "overlapping", "forget", "take_back", "vault_password_file")
+        (
+            *("path", "state", "names", "kept", "rotate", "overlapping"),
+            *("retire", "forget", "take_back", "vault_password_file"),
+        )
     )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -114,20 +127,24 @@ class ActionModule(ActionBase):
         password_file = str(arguments.get("vault_password_file") or "")
         there = path.is_file()
         known = self._known(path) if there else {}
-        names, kept, overlapping, forget, take_back = (
+        names, kept, overlapping, retire, forget, take_back = (
             [str(name) for name in arguments.get(key) or []]
-            for key in ("names", "kept", "overlapping", "forget", "take_back")
+            for key in ("names", "kept", "overlapping", "retire", "forget", "take_back")
         )
         # Of a key that was replaced and not forgotten, somebody may have the former one still: it is not replaced anew.
         rotated = (
-            [name for name in names if name not in kept and _former(name) not in known]
+            [name for name in names if name not in kept and not {_former(name), _retired(name)} & {*known}]
             if boolean(arguments.get("rotate", False))
             else []
         )
         back = {name: known[_former(name)] for name in take_back if _former(name) in known}
-        forgotten = [_former(name) for name in [*forget, *back] if _former(name) in known]
+        retired = {_retired(name): known[_former(name)] for name in retire if _former(name) in known}
+        gone = [*(_former(name) for name in [*retire, *forget, *back]), *map(_retired, forget)]
+        forgotten = [name for name in gone if name in known]
         made = {name: secrets.token_hex(BYTES) for name in [*names, *kept] if name in rotated or name not in known}
         former = {_former(name): known[name] for name in made if name in overlapping and name in known}
+        unchanged = {name: value for name, value in known.items() if name not in forgotten}
+        left = {**unchanged, **former, **retired, **made, **back}
         encrypted = there and path.read_bytes().startswith(ENCRYPTED.encode())
         if encrypted and (made or forgotten) and not password_file:
             what = f"lacks {', '.join(made)}" if made else f"has {', '.join(forgotten)}, which is to go"
@@ -140,16 +157,15 @@ class ActionModule(ActionBase):
         wrong_mode = there and stat.S_IMODE(path.stat().st_mode) != MODE
         if not self._task.check_mode:
             if write:
-                left = {name: value for name, value in known.items() if name not in forgotten}
-                text = HEAD + to_nice_yaml({**left, **former, **made, **back}, indent=2)
+                text = HEAD + to_nice_yaml(left, indent=2)
                 self._write(path, self._encrypted(text, password_file) if password_file else text)
             elif wrong_mode:
                 path.chmod(MODE)
-        both = [name for name in overlapping if _former(name) in {**known, **former} and _former(name) not in forgotten]
-        gone = [name for name in [*forget, *back] if _former(name) in forgotten]
+        both = [name for name in overlapping if {_former(name), _retired(name)} & {*left}]
+        without = [name for name in [*forget, *back] if {_former(name), _retired(name)} & {*forgotten}]
         return {
             **{"changed": write or wrong_mode, "made": sorted(made)},
-            **{"overlapping": sorted(both), "forgotten": sorted(gone)},
+            **{"overlapping": sorted(both), "forgotten": sorted(without)},
         }
 
     def _removed(self, path: Path) -> dict[str, Any]:

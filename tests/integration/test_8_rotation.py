@@ -26,7 +26,7 @@ def test_rotated_keys_replace_the_old_ones(shared: SharedRuns, client: OpenAI, e
     # What an engine wants is between it and its gate: a key of the platform is replaced without it.
     changed = {name for name in before if after.get(name) != before[name]}
     assert changed == {"engine_gate_key"}
-    assert "engine_gate_key_before" not in after
+    assert not {"engine_gate_key_before", "engine_gate_key_retired"} & {*after}
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key=before[endpoints["vllm"]["key"]]).models.list()
     # Clients of the gateway have keys of their own and notice nothing.
@@ -70,7 +70,11 @@ def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLCont
     """Whoever presents the key of before or the new one is let in at any moment, and in the end the new one alone."""
     before = read_secrets()["gateway_client_key"]
     both: list[tuple[int, int]] = []
-    with httpx.Client(verify=trust, base_url="https://10.77.0.12", timeout=20, trust_env=False) as gateway:
+    # nginx closes kept connections when it reloads, perhaps just as a request goes out on one.
+    alone = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(
+        verify=trust, base_url="https://10.77.0.12", timeout=20, trust_env=False, limits=alone
+    ) as gateway:
 
         def status(key: str) -> int:
             return gateway.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
@@ -84,7 +88,7 @@ def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLCont
         run, after = rotation.result(), read_secrets()
         assert run.code == 0, run.output
         assert after["gateway_client_key"] != before
-        assert not [name for name in after if name.endswith("_before")]
+        assert not [name for name in after if name.endswith(("_before", "_retired"))]
         assert all(200 in statuses for statuses in both), both
         # Before the run ended, somebody was let in with either.
         assert (200, 200) in both

@@ -39,6 +39,8 @@ class Cut:
     time: int = 1
 
 
+# What a key that was replaced is called, until nobody has it.
+LEFT = ("_before", "_retired")
 LET_IN, PRESENT, FORGET = "Let the new key in beside", "Present the new key", "Let the old key in no more"
 OPEN = "Open the door and watch"
 MADE, ACCEPTED, STARTED, KEPT = (
@@ -49,15 +51,16 @@ MADE, ACCEPTED, STARTED, KEPT = (
 )
 CUTS = [
     *(Cut("week2", GATE_KEY, play, task) for play in (LET_IN, PRESENT, FORGET) for task in (ACCEPTED, STARTED, KEPT)),
-    Cut("week2", GATE_KEY, FORGET, MADE),
+    *(Cut("week2", GATE_KEY, FORGET, MADE, time) for time in (1, 2)),
     *(Cut("week3", CLIENT_KEY, OPEN, task, time) for time in (1, 2) for task in (MADE, ACCEPTED, STARTED, KEPT)),
 ]
 
 
 @pytest.fixture(scope="module")
 def doors(trust: ssl.SSLContext) -> Iterator[httpx.Client]:
-    """A client without a key."""
-    with httpx.Client(verify=trust, timeout=30, trust_env=False) as client:
+    """A client without a key, and without a kept connection, which a reload of nginx would close."""
+    alone = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(verify=trust, timeout=30, trust_env=False, limits=alone) as client:
         yield client
 
 
@@ -110,10 +113,15 @@ def test_a_rotation_that_was_cut_off_is_completed_by_the_next_run(
     cut_off(cut)
     # Whoever has a key by now is let in, and gets through to an engine.
     assert 200 in [status(doors, DOOR, keys[CLIENT_KEY]) for keys in (before, read_secrets())]
+    if cut.play == FORGET:
+        # The gateways alone are set up in between.
+        between = run_playbook("playbooks/week3.yml")
+        assert between.code == 0, between.output
+        assert status(doors, DOOR, read_secrets()[CLIENT_KEY]) == 200
     run = run_playbook(f"playbooks/{cut.week}.yml")
     assert run.code == 0, run.output
     after = read_secrets()
-    assert not [name for name in after if name.endswith("_before")]
+    assert not [name for name in after if name.endswith(LEFT)]
     # A run that was killed before it made the key leaves the one of before.
     keys = list(dict.fromkeys([after[cut.key], before[cut.key]]))
     for url in DOORS[cut.key]:
@@ -135,7 +143,7 @@ def test_a_gateway_that_does_not_take_new_keys_goes_on_with_those_of_before(door
     assert "The one before is in place again." in run.output
     after = read_secrets()
     assert {name for name in before if after.get(name) != before[name]} == set()
-    assert not [name for name in after if name.endswith("_before")]
+    assert not [name for name in after if name.endswith(LEFT)]
     assert status(doors, DOOR, before[CLIENT_KEY]) == 200
     again = run_playbook("playbooks/week3.yml")
     assert again.code == 0, again.output

@@ -77,11 +77,18 @@ def test_a_key_may_overlap_with_the_one_before_and_is_replaced_once(before: dict
     variables["platform_secrets_rotate"] = False
     converge("-e", json.dumps(variables))
     assert keys() == rotated
-    said = converge(
-        "-e", json.dumps({**variables, "platform_secrets_forget": ["first_key"]}), "-v", ANSIBLE_FORCE_COLOR="0"
-    )
+    # Nobody presents it any more, and it may be let in somewhere still: it is not replaced anew.
+    retire = {**variables, "platform_secrets_retire": ["first_key"], "platform_secrets_rotate": True}
+    assert re.search(r"overlapping\W+first_key\b", converge("-e", json.dumps(retire), "-v", ANSIBLE_FORCE_COLOR="0"))
+    left = {name: key for name, key in rotated.items() if name != "first_key_before"}
+    retired = {**left, "first_key_retired": rotated["first_key_before"]}
+    assert keys() == retired
+    converge("-e", json.dumps(retire))
+    assert keys() == retired
+    forget = {**variables, "platform_secrets_forget": ["first_key"]}
+    said = converge("-e", json.dumps(forget), "-v", ANSIBLE_FORCE_COLOR="0")
     assert re.search(r"forgotten\W+first_key\b", said)
-    assert keys() == {name: key for name, key in rotated.items() if name != "first_key_before"}
+    assert keys() == left
 
 
 def test_a_key_that_was_replaced_is_taken_back(before: dict[str, str]) -> None:
