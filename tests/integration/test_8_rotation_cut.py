@@ -1,19 +1,17 @@
 """A rotation of keys that is cut off at any step is completed by the next run, and one that fails is taken back."""
 
-import os
-import signal
 import ssl
-import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.cut_off import cut_off, task_of
+
 from .conftest import INVENTORY, extra, read_secrets, run_playbook
-from .suite import FULL, ROOT, rotation, write_proof
+from .suite import FULL, rotation, write_proof
 
 GATE_KEY, CLIENT_KEY = "engine_gate_key", "gateway_client_key"
 DOOR = "https://10.77.0.12/v1/models"
@@ -78,30 +76,18 @@ def status(client: httpx.Client, url: str, key: str) -> int:
     return client.get(url, headers={"Authorization": f"Bearer {key}"}).status_code
 
 
-def cut_off(cut: Cut) -> None:
-    """Replace keys, and kill the run as soon as it is in that step."""
-    run = subprocess.Popen(
-        ["ansible-playbook", "-i", INVENTORY, f"playbooks/{cut.week}.yml", *extra(rotate_keys=True)],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert run.stdout
-    said, play, times = "", "", 0
-    for line in run.stdout:
-        said += line
+def reaches(cut: Cut) -> Callable[[str], bool]:
+    """Tell the line that announces the step."""
+    play, times, is_task = "", 0, task_of(cut.task)
+
+    def reached(line: str) -> bool:
+        nonlocal play, times
         if line.startswith("PLAY ["):
             play = line
-        times += line.startswith("TASK [") and cut.play in play and cut.task in line
-        if times == cut.time:
-            # Into the task, and not before it.
-            time.sleep(0.2)
-            os.killpg(run.pid, signal.SIGKILL)
-            break
-    assert run.wait(timeout=60) == -signal.SIGKILL, said
+        times += cut.play in play and is_task(line)
+        return times == cut.time
+
+    return reached
 
 
 @pytest.mark.skipif(not FULL, reason="not yet passed as a whole: the full profile runs it")
@@ -110,7 +96,7 @@ def test_a_rotation_that_was_cut_off_is_completed_by_the_next_run(
     cut: Cut, doors: httpx.Client, proof: list[dict[str, Any]]
 ) -> None:
     before = read_secrets()
-    cut_off(cut)
+    cut_off(["ansible-playbook", "-i", INVENTORY, f"playbooks/{cut.week}.yml", *extra(rotate_keys=True)], reaches(cut))
     # Whoever has a key by now is let in, and gets through to an engine.
     assert 200 in [status(doors, DOOR, keys[CLIENT_KEY]) for keys in (before, read_secrets())]
     if cut.play == FORGET:

@@ -2,15 +2,17 @@
 
 import json
 import os
-import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 from typing import Any
 
 from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+from tests.cut_off import cut_off, task_of  # noqa: E402
+
 KEY, NEW_KEY = "not-a-secret-of-the-role-test", "a$new'key\"of\\the`role-test`"
 FILES = (
     "sha256sum /etc/systemd/system/edge-*.service /etc/edge-inference/api-key; "
@@ -31,28 +33,6 @@ def converge(**variables: Any) -> tuple[int, str]:
     """Run the role once more with other variables; return its exit code and what it said."""
     done = subprocess.run(command(variables), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     return done.returncode, " ".join(done.stdout.split())
-
-
-def cut_off(step: str, **variables: Any) -> None:
-    """Run the role with other variables, and kill the run in a step."""
-    run = subprocess.Popen(
-        command(variables),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert run.stdout
-    said = ""
-    for line in run.stdout:
-        said += line
-        if line.startswith("TASK [") and step in line:
-            # Into the task, and not before it.
-            time.sleep(0.2)
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.wait(timeout=60) == -signal.SIGKILL, said
 
 
 def ask(host: Host, key: str) -> int:
@@ -102,7 +82,7 @@ NEWS = {"edge_inference_api_key": NEW_KEY, "edge_inference_cache_ram_mib": 65}
 def test_a_run_that_was_cut_off_before_its_release_was_written_down_is_completed_or_undone(host: Host) -> None:
     with host.sudo():
         before = host.check_output(FILES)
-    cut_off(UNRECORDED, **NEWS)
+    cut_off(command(NEWS), task_of(UNRECORDED))
     with host.sudo():
         assert host.check_output(FILES) != before
     # Another one that fails goes back to what was written down.
@@ -111,7 +91,7 @@ def test_a_run_that_was_cut_off_before_its_release_was_written_down_is_completed
     with host.sudo():
         assert host.check_output(FILES) == before
     assert (ask(host, KEY), ask(host, NEW_KEY)) == (200, 401)
-    cut_off(UNRECORDED, **NEWS)
+    cut_off(command(NEWS), task_of(UNRECORDED))
     code, said = converge(**NEWS)
     assert code == 0, said
     code, said = converge(**NEWS)

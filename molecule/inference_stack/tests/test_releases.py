@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
+from tests.cut_off import begin, cut_off, task_of  # noqa: E402
 from tests.integration.suite import rotation, write_proof  # noqa: E402
 
 FOLDER = "/srv/inference"
@@ -63,19 +63,6 @@ def play(playbook: str = "converge.yml", **variables: Any) -> tuple[int, str]:
         command(playbook, variables), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=400
     )
     return done.returncode, done.stdout
-
-
-def begin(**variables: Any) -> subprocess.Popen[str]:
-    """Start the playbook in a group of processes of its own, and leave it running."""
-    return subprocess.Popen(
-        command("converge.yml", variables),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def settled(**variables: Any) -> int:
@@ -281,7 +268,7 @@ def test_a_round_of_the_watch_that_is_under_way_ends_before_the_release_changes(
         while round_is() != "activating":
             assert time.monotonic() < until
             time.sleep(0.2)
-        run, seen = begin(**CHANGED), ""
+        run, seen = begin(command("converge.yml", CHANGED)), ""
         assert run.stdout
         said = ""
         for line in run.stdout:
@@ -322,16 +309,8 @@ def proof() -> Iterator[list[dict[str, Any]]]:
 @pytest.mark.parametrize("step", [RESTING, *rotation("steps of a release at which it is cut off", OTHERS, 1)])
 def test_the_next_run_completes_one_that_was_cut_off(host: Host, step: str, proof: list[dict[str, Any]]) -> None:
     """One with another setting and another key."""
-    run = begin(**ROTATED, **({"__inference_stack_rest_seconds": 20} if step == RESTING else {}))
-    assert run.stdout
-    said = ""
-    for line in run.stdout:
-        said += line
-        if line.startswith("TASK [") and step in line:
-            # Into the task, and not before it.
-            time.sleep(0.2)
-            os.killpg(run.pid, signal.SIGKILL)
-    assert run.wait(timeout=60) == -signal.SIGKILL, said
+    longer = {"__inference_stack_rest_seconds": 20} if step == RESTING else {}
+    cut_off(command("converge.yml", {**ROTATED, **longer}), task_of(step))
     if step == RESTING:
         # Nobody is left to start the watch, and it comes back by itself.
         assert not watched(host)
