@@ -226,6 +226,36 @@ options:
         description: How old that file may be.
         type: float
         default: 60
+  in_force:
+    description: Firewall and clock that the host is to have. They are compared after all else, and what is not as
+      declared is told (RV(problems)) and not mended.
+    type: dict
+    suboptions:
+      fingerprint:
+        description: Text in the comment of the declared nftables table C(inet ai_idp), which is compared with the
+          kernel's rule by rule. Empty where the firewall is off.
+        type: str
+        default: ""
+      firewall_file:
+        description: File of the declared table.
+        type: path
+        required: true
+      firewall_unit:
+        description: Unit that loads it.
+        type: str
+        required: true
+      time_unit:
+        description: Unit that keeps the clock right. Empty where nobody is to ask; a container's clock is its host's.
+        type: str
+        default: ""
+      wait_seconds:
+        description: How long to wait until all is as declared.
+        type: float
+        default: 0
+      fail_on_problems:
+        description: Whether to fail where something is not as declared.
+        type: bool
+        default: false
 attributes:
   check_mode:
     support: full
@@ -300,12 +330,30 @@ missing_accounts:
   type: list
   elements: str
   sample: [toy-exporter]
+container:
+  description: Kind of container that the host is, or empty.
+  returned: where O(in_force) is given
+  type: str
+  sample: docker
+firewall:
+  description: V(off) where none is wanted, V(declared), V(other) or V(missing).
+  returned: where O(in_force) is given
+  type: str
+  sample: declared
+problems:
+  description: A sentence for each thing of O(in_force) that is not as declared.
+  returned: where O(in_force) is given
+  type: list
+  elements: str
+  sample: []
 """
 
 import os
+import time
 from dataclasses import asdict
 from typing import Any
 
+from ansible.module_utils.ai_idp.host_baseline import Declared, look
 from ansible.module_utils.ai_idp.host_state.base import Account, lacking, package_versions, unknown_accounts
 from ansible.module_utils.ai_idp.host_state.changes import Journal, StateError
 from ansible.module_utils.ai_idp.host_state.due import Due, Triggers
@@ -313,6 +361,7 @@ from ansible.module_utils.ai_idp.host_state.paths import Paths, Wanted, WantedFi
 from ansible.module_utils.ai_idp.host_state.units import Units, WantedUnit, foreign_drop_ins
 from ansible.module_utils.basic import AnsibleModule
 
+PAUSE_SECONDS = 1.0
 PLACE = {
     "path": {"type": "path", "required": True},
     "owner": {"type": "str", "default": "root"},
@@ -392,6 +441,17 @@ ARGUMENTS: dict[str, Any] = {
             "health_seconds": {"type": "float", "default": 30.0},
             "health_file": {"type": "path"},
             "health_file_seconds": {"type": "float", "default": 60.0},
+        },
+    },
+    "in_force": {
+        "type": "dict",
+        "options": {
+            "fingerprint": {"type": "str", "default": ""},
+            "firewall_file": {"type": "path", "required": True},
+            "firewall_unit": {"type": "str", "required": True},
+            "time_unit": {"type": "str", "default": ""},
+            "wait_seconds": {"type": "float", "default": 0.0},
+            "fail_on_problems": {"type": "bool", "default": False},
         },
     },
     # From the action plugin's second call: it has installed or made what was missing.
@@ -504,6 +564,23 @@ def set_state(given: dict[str, Any], journal: Journal, units: Units, due: Due) -
     )
 
 
+def not_in_force(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What firewall and clock do, as the module returns it.
+
+    Raises:
+        StateError: the host can't tell, or something is not as declared where that is a failure.
+    """
+    declared = Declared(**{key: wanted[key] for key in ("fingerprint", "firewall_file", "firewall_unit", "time_unit")})
+    until = time.monotonic() + wanted["wait_seconds"]
+    found = look(declared)
+    while found.problems and time.monotonic() < until:
+        time.sleep(PAUSE_SECONDS)
+        found = look(declared)
+    if found.problems and wanted["fail_on_problems"]:
+        raise StateError(f"This host is not as declared: {'; '.join(found.problems)}.")
+    return {"container": found.container, "firewall": found.firewall, "problems": list(found.problems)}
+
+
 class Module(AnsibleModule):
     """A module whose call is not written to the host's log, because the texts of files may hold secrets.
 
@@ -520,6 +597,7 @@ def main() -> None:
     given = module.params
     os.umask(0o022)
     journal = Journal()
+    told: dict[str, Any] = {}
     try:
         # In check mode it may be one that an earlier role would make.
         named_by = {} if module.check_mode else {entry["name"]: entry["named_by"] for entry in given["accounts"]}
@@ -550,6 +628,7 @@ def main() -> None:
         # The action plugin has them made by the modules that know how, and calls again.
         if module.check_mode or given["made"] or not (packages or accounts):
             set_state(given, journal, units, due)
+            told = not_in_force(given["in_force"]) if given["in_force"] else {}
     except (StateError, OSError) as error:
         module.fail_json(msg=str(error), changes=[asdict(change) for change in journal.changes])
     module.exit_json(
@@ -562,6 +641,7 @@ def main() -> None:
         package_versions=versions,
         missing_accounts=accounts,
         diff=journal.diff,
+        **told,
     )
 
 

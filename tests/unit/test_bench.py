@@ -539,6 +539,13 @@ def test_a_side_that_changes_something_has_no_figure_and_no_second_turn(pretende
     assert compared(bench.targets["week1"])[BEFORE]["status"] == "measured"
 
 
+def test_what_the_former_tree_changes_is_counted_and_no_failure(pretended: Pretended) -> None:
+    pretended.changed = {"week1-before": 1}
+    bench = bench_of("--only", "week1")
+    assert failures(bench.targets, bench.edge) == []
+    assert compared(bench.targets["week1"])[BEFORE]["status"] == "measured"
+
+
 def test_the_former_trees_lab_is_made_once(pretended: Pretended) -> None:
     bench_of("--only", "week1", "--runs", "1")
     assert pretended.deployed == ["lab-before-0", "lab-before-1", "lab-before-2"]
