@@ -277,7 +277,19 @@ def test_whoever_is_away_nothing_is_lost(
     assert [notes[one]["ai"] for one in made] == ["done"] * 3
 
 
-def test_days_are_summed_up_when_they_are_over(vault: Vault, gateway: testinfra.host.Host) -> None:
+def test_days_are_summed_up_when_they_are_over(
+    vault: Vault, gateway: testinfra.host.Host, http: httpx.Client, secrets: dict[str, str], tmp_path: Path
+) -> None:
+    """A run that says which commit it is of is in the day's note and in the commit's."""
+    before = vault.total()
+    measured = commit(gateway, "Measured by a run")
+    vault.until(before + 1, 60)
+    run = {"experiment_id": "0", "run_name": "of a commit", "start_time": int(time.time() * 1000)}
+    http.post(
+        "/mlflow/api/2.0/mlflow/runs/create",
+        auth=("owner", secrets["mlflow_admin_password"]),
+        json={**run, "tags": [{"key": "mlflow.source.git.commit", "value": measured}]},
+    ).raise_for_status()
     environment = gateway.check_output("cat /etc/ai-idp/knowledge_vault.env")
     token = environment.partition('SERVICE_TOKEN="')[2].partition('"')[0]
     day = gateway.check_output("date --utc +%F")
@@ -288,7 +300,11 @@ def test_days_are_summed_up_when_they_are_over(vault: Vault, gateway: testinfra.
         " rm /root/tests.curl"
     )
     assert json.loads(told)["days"] == [day]
-    assert "MLflow was not asked with success" not in gateway.file(f"{VAULT}/Daily/{day}.md").content_string
+    daily = gateway.file(f"{VAULT}/Daily/{day}.md").content_string
+    assert "MLflow was not asked with success" not in daily
+    [path] = [path for path, note in vault.read(tmp_path).items() if note["commit"] == measured]
+    assert f"(RUNNING, Default), of [[{path.removesuffix('.md')}|" in daily
+    assert f"## Runs\n\n- [of a commit](<{GATEWAY}/mlflow/#/experiments/0/runs/" in (tmp_path / path).read_text()
 
 
 def test_runs_are_logged_by_the_official_client_and_seen_by_nobody_else(

@@ -1801,6 +1801,46 @@ def test_a_day_with_runs_and_no_commits_has_a_note_and_one_without_either_has_no
     obsidian.check_vault(settings.vault)
 
 
+def run_of(commit: str, **more: str) -> dict[str, str]:
+    return {"name": "a", "experiment": "e", "status": "FINISHED", "url": "https://x/1", "commit": commit, **more}
+
+
+def test_a_run_and_the_note_of_its_commit_are_linked_each_to_the_other(
+    settings: Settings, keeper: vault.Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yesterday = int(time.time()) - 86_400
+    keeper.settings = replace(settings, mlflow={"url": "http://127.0.0.1:9"}, model_parallel=9)
+    # Completed by the model, still plain, changed by the owner, deleted by the owner.
+    done, plain, changed, deleted = (told(number, time=yesterday) for number in range(1, 5))
+    took = [keeper.take(one) for one in (done, plain, changed, deleted)]
+    paths = [settings.vault / one["note"] for one in took]
+    keeper.complete(took[0]["work"]["lease"], 200, reply(), "")
+    paths[2].write_text(paths[2].read_text() + "Mine.\n")
+    paths[3].unlink()
+    commits = [*(one["commit"] for one in (done, plain, changed, deleted)), "f" * 40, "", "../x"]
+    runs = [run_of(commit, url=f"https://x/{number}") for number, commit in enumerate(commits)]
+    monkeypatch.setattr(mlflow, "runs_of", lambda *_: runs)
+    [day] = keeper.sum_up()["days"]
+    daily = (settings.vault / "Daily" / f"{day}.md").read_text()
+    rows = [row for row in daily.splitlines() if "](<https://x/" in row]
+    assert [", of [[" in row for row in rows] == [True, True, True, False, False, False, False]
+    for number in (0, 1):
+        assert f"## Runs\n\n- [a](<https://x/{number}>) (FINISHED, e)\n" in paths[number].read_text()
+    assert 'ai: "done"' in paths[0].read_text()
+    assert "## Runs" not in paths[2].read_text()
+    assert not paths[3].exists()
+    obsidian.check_vault(settings.vault)
+    # It is in the note that the model completes later, too, once.
+    keeper.complete(took[1]["work"]["lease"], 200, reply(), "")
+    assert paths[1].read_text().count("https://x/1>") == 1
+    assert 'ai: "done"' in paths[1].read_text()
+    # Asked again, with another state of a run.
+    monkeypatch.setattr(mlflow, "runs_of", lambda *_: [run_of(done["commit"], url="https://x/0", status="FAILED")])
+    keeper.sum_up(day)
+    assert "- [a](<https://x/0>) (FAILED, e)\n" in paths[0].read_text()
+    assert "FINISHED" not in paths[0].read_text()
+
+
 def test_runs_are_asked_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any], str]] = []
 
@@ -1812,7 +1852,9 @@ def test_runs_are_asked_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
             search = {"experiments": [{"experiment_id": "7", "name": "week1"}]}
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"runs": [{"info": info}]} if "runs" in self.path else search).encode())
+            tags = [{"key": "mlflow.source.name", "value": "x.py"}, {"key": mlflow.COMMIT_TAG, "value": "a" * 40}]
+            runs = {"runs": [{"info": info, "data": {"tags": tags}}]}
+            self.wfile.write(json.dumps(runs if "runs" in self.path else search).encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -1830,6 +1872,7 @@ def test_runs_are_asked_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
             "experiment": "week1",
             "status": "FINISHED",
             "url": "https://g/mlflow/#/experiments/7/runs/r1",
+            "commit": "a" * 40,
         }
     ]
     assert asked[1][1]["experiment_ids"] == ["7"]
@@ -1855,6 +1898,7 @@ def test_a_day_with_more_runs_than_one_answer_holds_has_them_all(monkeypatch: py
     found = mlflow.runs_of("2026-03-01", {"url": "http://127.0.0.1:1/mlflow"})
     assert [run["name"] for run in found] == ["n0", "n1", "n2", "n3"]
     assert [run["experiment"] for run in found] == ["e0", "e1", "e2", "e0"]
+    assert {run["commit"] for run in found} == {""}
     assert asked[-1]["experiment_ids"] == ["0", "1", "2"]
 
 

@@ -14,10 +14,12 @@ from .asking import send
 TIMEOUT_SECONDS = 10
 # MLflow takes up to 1000 and gives the rest by a token.
 PAGE = 500
+# By this tag MLflow's client itself says which commit of a work tree a run is of.
+COMMIT_TAG = "mlflow.source.git.commit"
 
 
 def runs_of(day: str, settings: dict[str, str], ca_file: str = "") -> list[dict[str, str]]:
-    """List the runs that began on a day.
+    """List the runs that began on a day: name, experiment, status, address and commit, which is empty for none.
 
     Args:
         day: as ``YYYY-MM-DD``, in the zone of the vault.
@@ -66,6 +68,7 @@ def runs_of(day: str, settings: dict[str, str], ca_file: str = "") -> list[dict[
             "experiment": str(experiments.get(info["experiment_id"], "")),
             "status": str(info.get("status", "")),
             "url": f"{public}/#/experiments/{quote(info['experiment_id'])}/runs/{quote(info['run_id'])}",
+            "commit": next((str(tag.get("value", "")) for tag in tags if tag.get("key") == COMMIT_TAG), ""),
         }
-        for info in (run["info"] for run in found)
+        for info, tags in ((run["info"], run.get("data", {}).get("tags", [])) for run in found)
     ]

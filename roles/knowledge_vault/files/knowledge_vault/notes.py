@@ -112,7 +112,7 @@ def commit_note(
     """Write the note of a commit.
 
     Args:
-        event: what the sender told of it.
+        event: what the sender told of it, and the ``runs`` of MLflow that say that they are of it.
         at: when it was made, in seconds since 1970.
         state: ``pending``, ``done`` or ``failed``.
         answer: title, summary and tags of the model; empty as long as it gave none.
@@ -161,9 +161,18 @@ def commit_note(
     # What older versions took says nothing of it.
     if event.get("files_cut"):
         parts.append("There are more files, or other ones: Git could not tell all of them.")
+    if event.get("runs"):
+        parts.append("## Runs\n\n" + "\n".join(_run(one) for one in event["runs"]))
     if related:
         parts.append("## Related\n\n" + "\n".join(f"- {one}" for one in related))
     return frontmatter(properties) + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _run(run: dict[str, str]) -> str:
+    """Link to a run of MLflow in a row of a list."""
+    of = f", of {run['note']}" if run.get("note") else ""
+    shown = f"{escaped(run['status'], 40)}, {escaped(run['experiment'], 100)}"
+    return f"- [{escaped(run['name'], 100)}](<{run['url']}>) ({shown}){of}"
 
 
 def daily_stub(day: str) -> str:
@@ -187,7 +196,8 @@ def daily_block(
 
     Args:
         commits: path, title, repository and state of each note of the day.
-        runs: name, experiment, status and address of each MLflow run of the day.
+        runs: name, experiment, status and address of each MLflow run of the day, and a link to its commit's note where
+            there is one.
         problem: why the runs are not known; empty when they are.
         summary: the model's summary; empty as long as it gave none.
         model: name of the model.
@@ -201,9 +211,7 @@ def daily_block(
         rows = [f"- {link(one['path'], one['title'])}" for one in commits if one["repository"] == name]
         parts.append(f"### {link(f'{REPOSITORIES}/{name}.md', name)}\n\n" + "\n".join(rows))
     if runs:
-        rows = [f"- [{escaped(run['name'], 100)}](<{run['url']}>) ({escaped(run['status'], 40)},"
-                f" {escaped(run['experiment'], 100)})" for run in runs]  # fmt: skip
-        parts.append("### Experiments\n\n" + "\n".join(rows))
+        parts.append("### Experiments\n\n" + "\n".join(_run(run) for run in runs))
     elif problem:
         parts.append(f"### Experiments\n\nMLflow was not asked with success: {escaped(problem, 200)}")
     return "\n\n".join(parts)

@@ -54,6 +54,8 @@ OUTCOMES = ("done", "slow", "wrong", "away")
 # How far back days without commits are looked at for runs.
 DAYS_BACK = 31
 RELATED = 5
+# A commit of which there are more links to the newest.
+RUNS = 50
 LOOKED_BACK = 300
 
 
@@ -415,6 +417,7 @@ class Keeper:
             for row in rows
             if self._file(row["path"]).is_file()
         ]
+        runs = [self._with_commit(run) for run in runs]
         event = {"count": len(rows), "commits": commits, "runs": runs, "problem": problem}
         path = f"{notes.DAILY}/{day}.md"
         self._ensure(path, notes.daily_stub(day))
@@ -432,6 +435,21 @@ class Keeper:
             )
             if text is not None:
                 self.database.execute("INSERT OR REPLACE INTO uncommitted (path) VALUES (?)", (path,))
+
+    def _with_commit(self, run: dict[str, str]) -> dict[str, str]:
+        """Link a run and the note of the commit that it says it is of, each to the other."""
+        row = self._row(run["commit"]) if COMMIT.fullmatch(run.get("commit", "")) else None
+        if row is None or row["state"] == "writing" or not self._file(row["path"]).is_file():
+            return run
+        event = json.loads(row["event"])
+        known = event.get("runs", [])
+        if run not in known and self._is_ours(row):
+            event["runs"] = [*(one for one in known if one["url"] != run["url"]), run][-RUNS:]
+            told = {**event, "given_up": f"{row['problem']} ({ATTEMPTS} tries)"}
+            text = self._commit_text(told, row["at"], row["state"], json.loads(row["answer"]), row["id"])
+            self._replace(row, text)
+            self._update(row["id"], event=json.dumps(event), written=_hash(text), path_to_commit=row["path"])
+        return {**run, "note": notes.link(row["path"], self._title(row))}
 
     def _daily_text(self, path: str, event: dict[str, Any], summary: str, *, append: bool) -> str | None:
         try:
