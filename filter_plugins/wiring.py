@@ -876,6 +876,12 @@ def own_endpoints(rows: Iterable[Item], host: str) -> list[Item]:
     return [{**{key: row[key] for key in row if key not in gate}, **(row.get("own") or {})} for row in mine]
 
 
+def _gateway_doors(gateways: Iterable[str], hostvars: HostVars) -> dict[str, str]:
+    """Give the address that clients of each gateway ask, by a name that its certificate is for (``ai_idp_door``)."""
+    addresses = host_addresses(gateways, hostvars)
+    return {host: hostvars[host].get("ai_idp_door") or f"https://{address}" for host, address in addresses.items()}
+
+
 def gateway_endpoints(gateways: Iterable[str], hostvars: HostVars) -> list[Item]:
     """Describe what the gateways answer at, for whoever uses it.
 
@@ -888,8 +894,8 @@ def gateway_endpoints(gateways: Iterable[str], hostvars: HostVars) -> list[Item]
     """
     there = [name for name in gateways if hostvars[name].get("nginx_gateway_state") != "absent"]
     return [
-        _endpoint(name, host, f"https://{address}{path}", health_path, key="gateway_client_key", model=None, models=[])
-        for host, address in host_addresses(there, hostvars).items()
+        _endpoint(name, host, f"{door}{path}", health_path, key="gateway_client_key", model=None, models=[])
+        for host, door in _gateway_doors(there, hostvars).items()
         for name, path, health_path in (("gateway", "", "/"), ("gateway, llama.cpp", "/llama", None))
     ]
 
@@ -930,8 +936,8 @@ def edge_endpoints(
         return []
     gateways = [name for name in groups.get("gateways", []) if name in here]
     return own + [
-        _endpoint("gateway, edge", host, f"https://{address}/edge", None, key="gateway_client_key", model=None)
-        for host, address in host_addresses(gateways, hostvars).items()
+        _endpoint("gateway, edge", host, f"{door}/edge", None, key="gateway_client_key", model=None)
+        for host, door in _gateway_doors(gateways, hostvars).items()
     ]
 
 

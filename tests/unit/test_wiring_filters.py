@@ -463,6 +463,18 @@ def test_each_gateway_is_two_endpoints() -> None:
     assert {"kind": "openai", "key": "gateway_client_key", "models": []}.items() <= found[0].items()
 
 
+def test_a_gateway_is_asked_by_the_name_that_its_certificate_has() -> None:
+    """A public authority signs no address of the house."""
+    hosts: HostVars = {"door": {"ansible_host": "10.0.0.1", "ai_idp_door": "https://ai.example"}}
+    assert [row["url"] for row in wiring.gateway_endpoints(["door"], hosts)] == [
+        "https://ai.example",
+        "https://ai.example/llama",
+    ]
+    before = [{"name": "edge", "host": "board"}]
+    [edge] = wiring.edge_endpoints(["door"], {"gateways": ["door"], "edge": ["board"]}, hosts, before, TABLE, [])
+    assert edge["url"] == "https://ai.example/edge"
+
+
 def test_an_edge_that_told_nothing_has_no_endpoint() -> None:
     report = {"url": "http://127.0.0.1:8090", "model": "1e3"}
     hosts: HostVars = {
