@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from scenarios import times, warm
-from scenarios.__main__ import LONG, ordered
+from scenarios.__main__ import LONG, complaints, ordered
 
 ROOT = Path(__file__).resolve().parents[2]
 # Captured, colours of one line included.
@@ -75,6 +75,15 @@ def test_long_scenarios_are_started_first_and_exist() -> None:
         *("nginx_gateway", "prometheus", "alertmanager", "zebra")
     ]
     assert [name for name in LONG if not (ROOT / "molecule" / name / "molecule.yml").is_file()] == []
+
+
+def test_what_failed_is_said_again_at_the_end() -> None:
+    lines = ["INFO verify", "fatal: [role-test]: FAILED! => {}", "  E   assert 1", "FAILED tests/test_toy.py::test_it"]
+    assert complaints("toy", "\n".join(lines)) == [
+        "  toy: fatal: [role-test]: FAILED! => {}",
+        "  toy: FAILED tests/test_toy.py::test_it",
+    ]
+    assert complaints("toy", "ERROR x\n" * 9 + "4 passed\n") == ["  toy: ERROR x"] * 6
 
 
 def test_settings_that_are_read_late_are_left_out() -> None:

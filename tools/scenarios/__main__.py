@@ -31,6 +31,12 @@ FROM ai-idp-lab/host:current
 ARG DAY
 RUN echo "package lists of $DAY" && apt-get update && touch /var/lib/apt/lists
 """
+# How a failed test and a failed task begin, and how much of them is said at the end.
+COMPLAINTS = ("FAILED ", "ERROR ", "fatal: ", "[ERROR]")
+COMPLAINT_CHARS = 400
+MOST_COMPLAINTS = 6
+# Hosts and the people who test them have this key.
+KEY = ROOT / "inventory/lab/state/id_ed25519.pub"
 # The first test host's address; the others follow it.
 FIRST_ADDRESS = "10.77.0.100"
 # The long ones come first, so that none of them runs alone at the end. Any other order works too, it takes longer.
@@ -170,6 +176,20 @@ def run_scenario(name: str, address: str, path: str) -> tuple[times.Timing, floa
     return timing, took, passed
 
 
+def complaints(name: str, log: str) -> list[str]:
+    """Find in a scenario's log what failed, for the end, where somebody looks first.
+
+    Args:
+        name: The scenario.
+        log: All that it said.
+
+    Returns:
+        A line for each failed test or task, the first ones.
+    """
+    found = [line.strip() for line in log.splitlines() if line.strip().startswith(COMPLAINTS)]
+    return [f"  {name}: {line[:COMPLAINT_CHARS]}" for line in found[:MOST_COMPLAINTS]]
+
+
 def main(names: list[str]) -> int:
     """Run scenarios.
 
@@ -182,6 +202,9 @@ def main(names: list[str]) -> int:
     known = {file.parent.name for file in ROOT.glob("molecule/*/molecule.yml")}
     if unknown := sorted(set(names) - known):
         print(f"run-molecule: no scenario {', '.join(unknown)}; there are {', '.join(sorted(known))}", file=sys.stderr)
+        return 1
+    if not KEY.is_file():
+        print("run-molecule: the lab's hosts are not there: `make lab-hosts` makes them", file=sys.stderr)
         return 1
     LOGS.mkdir(parents=True, exist_ok=True)
     if failure := make_image():
@@ -208,7 +231,10 @@ def main(names: list[str]) -> int:
     (LOGS / "times.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"molecule: {len(done)} scenarios in {result['seconds']:.0f} s; the slowest phases (all: times.json):")
     print("\n".join(times.slowest(result)))
-    if failed := sorted(timing.scenario for timing, _, passed in done if not passed):
+    failed = sorted(timing.scenario for timing, _, passed in done if not passed)
+    for name in failed:
+        print("\n".join(complaints(name, (LOGS / f"{name}.log").read_text(encoding="utf-8"))))
+    if failed:
         print(f"failed: {' '.join(failed)}")
     return 1 if failed else 0
 
