@@ -194,15 +194,18 @@ def firewall_rules(
     """
     return [
         {"comment": door["name"], "port": int(door["port"]), "protocol": "tcp", "sources": sources}
-        for door, sources in _sources(doors, groups, admitted, own)
-        if sources and not door.get("measured")
+        for door, sources in _sources(doors, groups, admitted, own, measured=False)
+        if sources
     ]
 
 
 def _sources(
-    doors: Iterable[Item], groups: Iterable[str], admitted: Mapping[str, Iterable[str]], own: str
+    doors: Iterable[Item], groups: Iterable[str], admitted: Mapping[str, Iterable[str]], own: str, *, measured: bool
 ) -> list[tuple[Item, list[str]]]:
-    """Find the networks and addresses that each door of a host admits."""
+    """Find the networks and addresses that each door of a host admits; ``measured`` doors only where that is asked for.
+
+    Those admit all hosts of a group, and to ask each of its address takes time that grows with the group.
+    """
     mine = {"all", *groups}
     found = []
     for door in doors:
@@ -213,6 +216,8 @@ def _sources(
             raise AnsibleFilterError(
                 f"{door['name']}: admits is {unknown[0]!r}, which is none of {', '.join(admitted)}: name one of them."
             )
+        if door.get("measured") and not measured:
+            continue
         sources = dict.fromkeys(str(source) for word in door["admits"] for source in _listed(admitted[word], word))
         found.append((door, [source for source in sources if source != own]))
     return found
@@ -248,7 +253,7 @@ def door_table(
             **{"who": [*door["admits"]], "sources": sources, "wants": door["wants"]},
             "measured": bool(door.get("measured")),
         }
-        for door, sources in _sources(doors, groups, admitted, own)
+        for door, sources in _sources(doors, groups, admitted, own, measured=True)
     ]
 
 
@@ -458,19 +463,24 @@ def replay_problems(names: Iterable[str], hostvars: HostVars, environment: str) 
     ]
 
 
-def rpc_lenders(groups: Mapping[str, Iterable[str]], hostvars: HostVars) -> list[str]:
+def rpc_lenders(
+    groups: Mapping[str, Iterable[str]], hostvars: HostVars, among: Iterable[str] | None = None
+) -> list[str]:
     """Name the hosts of the edge that lend their memory, if there is a GPU server to borrow it.
 
     Args:
         groups: names of the hosts of every group.
         hostvars: variables of every host; one of the edge may say ``edge_inference_rpc_enabled: false``.
+        among: whom it is asked of; everybody where not given.
     """
     if not [*groups.get("gpu_servers", [])]:
         return []
+    asked = None if among is None else {*among}
     return [
         str(host)
         for host in groups.get("edge", [])
-        if boolean(hostvars[host].get("edge_inference_rpc_enabled", True), strict=False)
+        if (asked is None or host in asked)
+        and boolean(hostvars[host].get("edge_inference_rpc_enabled", True), strict=False)
     ]
 
 
