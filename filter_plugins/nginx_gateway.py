@@ -6,7 +6,8 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-KEY = re.compile(r"[A-Za-z0-9._~+/=-]{20,256}")
+# May be the owner's own. A comma is where nginx joins headers that come twice.
+KEY = re.compile(r"[!-+\--~]{20,256}")
 # An engine's may be the owner's own, of whatever an HTTP header carries.
 UPSTREAM_KEY = re.compile(r"[!-~]{16,256}")
 PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\*))+/?|/")
@@ -282,7 +283,7 @@ def _client_problems(clients: list[dict[str, Any]]) -> list[str]:
             key = str(client.get(option) or "")
             if not KEY.fullmatch(key):
                 problems.append(
-                    f"{where}: {option} must be 20 to 256 letters, digits and ._~+/=- (it is not shown). "
+                    f"{where}: {option} must be 20 to 256 visible ASCII signs without a comma (it is not shown). "
                     "openssl rand -hex 32 makes a good one."
                 )
             # nginx compares without regard to case.

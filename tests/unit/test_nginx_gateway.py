@@ -151,7 +151,10 @@ def test_good_settings_have_no_problem() -> None:
                 route(name="own", path="/own/", allowed=[{"path": "/a/*/b", "methods": ["PUT"]}]),
                 route(name="ui", path="/ui/", type="ui", allowed=None, auth="basic"),
             ],
-            [client(), client(name="bob", key=KEY + "b"), {"name": "gone", "state": "absent"}],
+            [
+                *(client(), client(name="bob", key=KEY + "b"), {"name": "gone", "state": "absent"}),
+                client(name="own", key="""an-owner's-key-$a"b\\c~"""),
+            ],
             [{"path": "/", "file": "/x/index.html"}, {"path": "/ca.crt", "file": "/x/ca.crt"}],
             [{"name": "admin", "password": "p" * 16}],
         )
@@ -184,6 +187,8 @@ def test_good_settings_have_no_problem() -> None:
         ({"files": [{"path": "x", "file": "/x"}]}, "path 'x'"),
         ({"clients": [client(key="short")]}, "openssl rand -hex 32"),
         ({"clients": [client(key=None)]}, "openssl rand -hex 32"),
+        ({"clients": [client(key="a" * 20 + ",b")]}, "without a comma"),
+        ({"clients": [client(key="a" * 20 + "ä")]}, "without a comma"),
         ({"clients": [client(), client(name="b", key=KEY.upper())]}, "that of alice too"),
         ({"clients": [client(requests_per_second=0)]}, "requests_per_second is 0"),
         ({"clients": [client(connections=0)]}, "connections is 0"),

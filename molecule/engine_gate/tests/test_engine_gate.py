@@ -102,12 +102,15 @@ def test_with_the_platform_s_key_the_engine_sees_its_own(web: httpx.Client) -> N
     assert answer.status_code == 200, answer.text
     assert answer.text.rstrip().endswith("[DONE]")
     # One that wants no key is shown none.
-    told = web.get(url(18502, "/v2/models/a/ready"), headers=bearer()).json()
+    others = {"x-api-key": KEY, "api-key": KEY}
+    told = web.get(url(18502, "/v2/models/a/ready"), headers={**bearer(), **others}).json()
     assert (told["path"], told["port"]) == ("/v2/models/a/ready", 18502)
-    assert "Authorization" not in told["headers"]
+    assert not {"authorization", "x-api-key", "api-key"} & {name.lower() for name in told["headers"]}
 
 
-@pytest.mark.parametrize("headers", [{}, bearer("wrong"), bearer(ENGINE_KEY), {"Authorization": KEY}, bearer(NEXT)])
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-api-key": KEY}, bearer("wrong"), bearer(ENGINE_KEY), {"Authorization": KEY}, bearer(NEXT)]
+)
 def test_nobody_else_is_let_in(web: httpx.Client, headers: dict[str, str]) -> None:
     for port, path in ((18500, "/v1/chat/completions"), (18502, "/v2/models/a/infer")):
         answer = web.post(url(port, path), headers=headers, json=CHAT)

@@ -26,6 +26,7 @@ ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 URL = f"https://{ADDRESS}"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
 KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "gone")}
+OWN_KEY = "key-of-own-$a'b\"c\\d~0123456789abcdef"
 FORMER_KEY = "key-of-single-before-0123456789abcdef"
 ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 3}
@@ -128,6 +129,51 @@ def test_while_a_key_is_replaced_the_one_before_is_good_too(web):
         assert chat(web, {"Authorization": f"Bearer {key}"}).status_code == 200
 
 
+QUICK = KEYS["quick"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({name: QUICK} for name in ("x-api-key", "X-API-Key", "api-key")),
+        {"authorization": f"bearer   {QUICK}"},
+        {"Authorization": f"Bearer {QUICK}", "x-api-key": QUICK, "api-key": QUICK},
+        {"Authorization": "Bearer", "x-api-key": QUICK, "api-key": ""},
+        {"Authorization": "Basic b3duOm93bg==", "x-api-key": QUICK},
+        [("x-api-key", QUICK), ("x-api-key", QUICK)],
+        {"Authorization": f"Bearer {OWN_KEY}", "x-api-key": OWN_KEY},
+    ],
+)
+def test_a_key_comes_in_any_of_three_headers(web, headers):
+    answer = chat(web, headers, max_tokens=1)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {QUICK}", "x-api-key": KEYS["slow"]},
+        {"Authorization": "Bearer wrong", "x-api-key": QUICK},
+        {"Authorization": f"Bearer {QUICK}", "api-key": f"{QUICK}0"},
+        {"x-api-key": QUICK, "api-key": QUICK[:-1]},
+        [("x-api-key", QUICK), ("x-api-key", "wrong")],
+        [("Authorization", f"Bearer {QUICK}"), ("Authorization", "Bearer wrong")],
+    ],
+)
+def test_different_keys_are_refused(web, headers):
+    answer = chat(web, headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "different_api_keys")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-api-key": "wrong"}, {"api-key": f"Bearer {QUICK}"}, {"x_api_key": QUICK}, {"x-api-key": KEYS["gone"]}],
+)
+def test_a_wrong_key_is_wrong_in_each_header(web, headers):
+    answer = chat(web, headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -148,9 +194,11 @@ def test_a_listed_path_takes_its_methods_alone(web):
 
 
 def test_an_upstream_sees_the_plain_path_and_no_key_of_a_client(web):
-    seen = web.get("/triton//v2/./models/name_1.x/config?verbose=1", headers=bearer("quick")).json()
-    assert seen["path"] == "/v2/models/name_1.x/config?verbose=1"
-    assert "authorization" not in seen["headers"]
+    for headers in (bearer("quick"), {"x-api-key": QUICK}, {"api-key": QUICK}):
+        seen = web.get("/triton//v2/./models/name_1.x/config?verbose=1", headers=headers).json()
+        assert seen["path"] == "/v2/models/name_1.x/config?verbose=1"
+        assert not {"authorization", "x-api-key", "api-key"} & {*seen["headers"]}
+        assert QUICK not in str(seen)
     assert seen["headers"]["x-forwarded-proto"] == "https"
 
 
