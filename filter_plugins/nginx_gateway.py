@@ -1,5 +1,6 @@
 """Filters of the role nginx_gateway: routes and clients in, what its templates print out."""
 
+import json
 import re
 from typing import Any
 
@@ -12,6 +13,11 @@ KEY = re.compile(r"[!-+\--~]{20,256}")
 UPSTREAM_KEY = re.compile(r"[!-~]{16,256}")
 PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\*))+/?|/")
 HOST = re.compile(r"[A-Za-z0-9.-]+|[0-9A-Fa-f:]+")
+# By Anthropic's list of errors.
+ANTHROPIC_TYPES = {
+    **{401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"},
+    **{429: "rate_limit_error", 504: "timeout_error"},
+}
 SEGMENT = "[A-Za-z0-9._-]+"
 """What ``*`` in a path stands for. Nothing in it has to be escaped again on its way to the upstream."""
 
@@ -67,6 +73,24 @@ def _location(prefix: str, allowed: dict[str, Any]) -> dict[str, Any]:
     pattern = "/".join(SEGMENT if part == "*" else re.escape(part) for part in path.split("/"))
     match = f"^{re.escape(prefix)}({pattern})$"
     return {**location, "match": f'~ "{match}"', "target": "", "rewrite": match}
+
+
+def error_body(error: dict[str, Any], form: str) -> str:
+    """Write an error of nginx's own as its clients read it, between single quotes of nginx's configuration.
+
+    Args:
+        error: ``status``, ``message``, and ``type`` and ``code`` of OpenAI's.
+        form: ``openai`` or ``anthropic``.
+
+    Returns:
+        JSON.
+    """
+    message = error["message"].replace("'", "")
+    if form == "anthropic":
+        status = int(error["status"])
+        kind = ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        return json.dumps({"type": "error", "error": {"type": kind, "message": message}})
+    return json.dumps({"error": {"message": message, "type": error["type"], "param": None, "code": error["code"]}})
 
 
 def gateway_limits(clients: list[dict[str, Any]], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -343,6 +367,7 @@ class FilterModule:
         """Name each filter."""
         return {
             "gateway_routes": gateway_routes,
+            "error_body": error_body,
             "gateway_limits": gateway_limits,
             "active_clients": active_clients,
             "gateway_problems": gateway_problems,

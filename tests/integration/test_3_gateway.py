@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -121,6 +122,57 @@ def test_a_client_in_another_container_needs_the_ca_and_a_key(secrets: dict[str,
     width = output["shape"][1]
     assert output["data"][:width] == output["data"][width:]
     assert found["wrong key"] == "invalid_api_key"
+
+
+def anthropic_client(trust: ssl.SSLContext, path: str, **key: str) -> anthropic.Anthropic:
+    """The Anthropic client, pointed at an engine behind the gateway, with an ``api_key`` or an ``auth_token``."""
+    transport = anthropic.DefaultHttpxClient(verify=trust, timeout=120, trust_env=False)
+    keys: dict[str, Any] = {"api_key": None, "auth_token": None, **key}
+    return anthropic.Anthropic(base_url=GATEWAY + path, max_retries=0, http_client=transport, **keys)
+
+
+@pytest.mark.parametrize(
+    ("path", "model"), [("", "tiny-llama"), ("/llama", "tiny-llama-gguf"), ("/edge", "tiny-llama-gguf")]
+)
+def test_anthropic_s_client_is_served_too(
+    path: str, model: str, trust: ssl.SSLContext, secrets: dict[str, str]
+) -> None:
+    key = secrets["gateway_client_key_load"]
+    client = anthropic_client(trust, path, api_key=key)
+    hello: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Say hello."}]
+    message = client.messages.create(model=model, messages=hello, max_tokens=8)
+    assert message.role == "assistant"
+    assert 0 < message.usage.output_tokens <= 8
+    with client.messages.stream(model=model, messages=hello, max_tokens=8) as stream:
+        kinds = [event.type for event in stream]
+    assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
+    assert "content_block_delta" in kinds
+    assert client.messages.count_tokens(model=model, messages=hello).input_tokens > 0
+    # Agents send their key as a bearer token where they are told so.
+    assert anthropic_client(trust, path, auth_token=key).messages.count_tokens(model=model, messages=hello)
+    with pytest.raises(anthropic.AuthenticationError) as refused:
+        anthropic_client(trust, path, api_key="0" * 64).messages.create(model=model, messages=hello, max_tokens=1)
+    assert refused.value.type == "authentication_error"
+
+
+# What vLLM announces and nobody is let through to: for its operator, past the key, or asked for by no client.
+VLLM_MORE = {
+    *(("GET", path) for path in ("/health", "/load", "/metrics", "/ping", "/version")),
+    *(("POST", path) for path in ("/invocations", "/ping", "/scale_elastic_ep", "/is_scaling_elastic_ep")),
+    *(("POST", path) for path in ("/detokenize", "/generative_scoring", "/v1/chat/completions/batch")),
+}
+
+
+def test_another_version_of_vllm_shows_what_it_has_new_and_no_more(gpu_server: testinfra.host.Host) -> None:
+    """llama.cpp does not announce what it has."""
+    told = json.loads(gpu_server.check_output("curl -fsS http://127.0.0.1:8000/openapi.json"))["paths"]
+    announced = {(method.upper(), re.sub("{[^}]+}", "*", path)) for path, methods in told.items() for method in methods}
+    table = yaml.safe_load((ROOT / "playbooks/group_vars/all/engines.yml").read_text(encoding="utf-8"))
+    [row] = [row for row in table["ai_idp_engines"] if row["name"] == "vllm"]
+    let_through = {(method, allowed["path"]) for allowed in row["paths"] for method in allowed["methods"]}
+    assert announced - let_through == VLLM_MORE
+    # It is there where the model is for it.
+    assert let_through - announced == {("POST", "/v1/embeddings")}
 
 
 @pytest.mark.parametrize("key", ["", "0" * 64, "inference_stack_vllm_api_key", "engine_gate_key"])

@@ -92,7 +92,7 @@ def test_a_star_is_one_part_of_a_path_and_can_hold_nothing_strange() -> None:
         *("/pause", "/v1/score", "/v1/load_lora_adapter", "/invocations", "/reset_prefix_cache", "/metrics", "/sleep"),
         *("/v2/models/a/stats", "/v2/models/a/versions/1/stats", "/v2/models/a/trace/setting"),
         *("/v2/repository/index", "/v2/repository/models/a/load", "/v2/systemsharedmemory/status", "/v2/logging"),
-        *("/slots", "/props", "/lora-adapters", "/v1/../pause"),
+        *("/slots", "/props", "/lora-adapters", "/v1/../pause", "/detokenize", "/v1/responses/a/b"),
     ],
 )
 def test_no_engine_s_operator_paths_are_let_through(path: str) -> None:
@@ -101,6 +101,51 @@ def test_no_engine_s_operator_paths_are_let_through(path: str) -> None:
         for location in entry["locations"]:
             assert location["match"] != f"= {path}"
             assert not location["rewrite"] or not re.search(location["rewrite"], path)
+
+
+def test_the_page_says_what_is_let_through_to_which_engine() -> None:
+    page = (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
+    table = page.partition("\n| path | methods |")[2].partition("\n\n")[0]
+    head, _, *rows = (line.strip("|").split("|") for line in table.splitlines())
+    names = [cell.strip(" `") for cell in head[:-1]]
+    said: dict[str, set[tuple[str, str]]] = {name: set() for name in names}
+    for paths, methods, *cells in rows:
+        # The last cell says why.
+        for name, cell in zip(names, cells[:-1], strict=True):
+            assert cell.strip() in {"yes", "no"}
+            if cell.strip() == "yes":
+                said[name] |= {(path, methods.strip()) for path in re.findall("`([^`]+)`", paths)}
+    assert said == {
+        name: {(allowed["path"], ", ".join(allowed["methods"])) for allowed in paths} for name, paths in ENGINES.items()
+    }
+    # It is of the versions that are pinned.
+    images = yaml.safe_load((ROOT / "playbooks/group_vars/all/versions.yml").read_text())["ai_idp_images"]
+    for image in ("vllm", "llama_cpp"):
+        assert re.split("[:v-]", images[image])[-1] in page
+
+
+ERROR = {"status": 401, "type": "invalid_request_error", "code": "invalid_api_key", "message": "It's wrong."}
+
+
+def test_openai_s_clients_read_their_form_of_errors() -> None:
+    assert json.loads(gateway.error_body(ERROR, "openai")) == {
+        "error": {"message": "Its wrong.", "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((400, "invalid_request_error"), (401, "authentication_error"), (403, "permission_error")),
+        *((404, "not_found_error"), (405, "invalid_request_error"), (413, "request_too_large")),
+        *((429, "rate_limit_error"), (500, "api_error"), (502, "api_error"), (504, "timeout_error")),
+    ],
+)
+def test_anthropic_s_clients_read_their_own_kinds_of_errors(status: int, kind: str) -> None:
+    assert json.loads(gateway.error_body({**ERROR, "status": status}, "anthropic")) == {
+        "type": "error",
+        "error": {"type": kind, "message": "Its wrong."},
+    }
 
 
 def test_a_user_interface_has_one_location_and_its_own_sign_in() -> None:

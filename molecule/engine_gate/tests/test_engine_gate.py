@@ -120,7 +120,7 @@ def test_nobody_else_is_let_in(web: httpx.Client, headers: dict[str, str]) -> No
 @pytest.mark.parametrize(
     ("port", "path"),
     [
-        *((18500, path) for path in ("/", "/invocations", "/tokenize", "/pause", "/v1/score", "/v1/../invocations")),
+        *((18500, path) for path in ("/", "/invocations", "/detokenize", "/pause", "/v1/score", "/v1/../invocations")),
         *((18502, path) for path in ("/v2/repository/index", "/v2/repository/models/evil/load", "/v2/logging")),
         *((18502, path) for path in ("/v2/models/a/stats", "/v2/systemsharedmemory/status", "/v2/models/a%2fb/infer")),
     ],
@@ -130,6 +130,16 @@ def test_no_operator_s_path_is_let_through_even_with_the_key(web: httpx.Client, 
     for method in ("GET", "POST"):
         answer = web.request(method, url(port, path), headers=bearer())
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_anthropic_s_clients_get_their_own_form_of_errors(web: httpx.Client) -> None:
+    for port, headers, status, kind in (
+        (18500, {}, 401, "authentication_error"),
+        (18509, bearer(), 502, "api_error"),
+    ):
+        answer = web.post(url(port, "/v1/messages"), headers=headers, json=CHAT)
+        assert (answer.status_code, answer.json()["type"]) == (status, "error")
+        assert answer.json()["error"]["type"] == kind
 
 
 def test_a_method_that_is_not_listed_is_refused(web: httpx.Client) -> None:

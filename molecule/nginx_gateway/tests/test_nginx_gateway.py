@@ -188,6 +188,39 @@ def test_what_is_not_listed_is_not_there(web, path):
     assert answer.json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/llama/v1/messages"])
+def test_anthropic_s_clients_get_their_own_form_of_errors(web, path):
+    def kind(answer: httpx.Response, status: int) -> str:
+        assert answer.status_code == status
+        assert answer.json()["type"] == "error"
+        assert answer.json()["error"]["message"]
+        return answer.json()["error"]["type"]
+
+    assert kind(web.post(path, json={}), 401) == "authentication_error"
+    assert kind(web.get(path, headers={"x-api-key": QUICK}), 405) == "invalid_request_error"
+    different = {"x-api-key": QUICK, "authorization": "Bearer wrong"}
+    assert kind(web.post(path, headers=different, json={}), 400) == "invalid_request_error"
+    large = web.post(path, headers={"x-api-key": QUICK}, content=b" " * 1_100_000)
+    assert kind(large, 413) == "request_too_large"
+    assert kind(web.post("/triton/v1/messages", headers={"x-api-key": QUICK}), 404) == "not_found_error"
+
+
+def test_an_engine_s_own_answer_goes_to_the_client_as_it_is(web):
+    for path in ("/v1/messages", "/tokenize", "/v1/responses/resp_1/cancel"):
+        answer = web.post(path, headers=bearer("quick"), json={})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"no {path} here")
+
+
+def test_what_one_engine_serves_is_not_let_through_to_another(web):
+    for method, path in (
+        ("GET", "/llama/v1/responses/resp_1"),
+        ("POST", "/llama/v1/responses/resp_1/cancel"),
+        ("GET", "/v1/models/tiny-llama"),
+    ):
+        answer = web.request(method, path, headers=bearer("quick"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+
+
 def test_a_listed_path_takes_its_methods_alone(web):
     answer = web.get("/v1/chat/completions", headers=bearer("quick"))
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
