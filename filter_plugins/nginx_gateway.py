@@ -18,6 +18,8 @@ ANTHROPIC_TYPES = {
     **{401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"},
     **{429: "rate_limit_error", 504: "timeout_error"},
 }
+# As browsers write it, in small letters; a port may be any.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([1-9][0-9]{0,4}|\*))?")
 SEGMENT = "[A-Za-z0-9._-]+"
 """What ``*`` in a path stands for. Nothing in it has to be escaped again on its way to the upstream."""
 
@@ -129,6 +131,28 @@ def active_clients(clients: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """List the clients that are let in, by name."""
     present = [client for client in clients if client.get("state", "present") == "present"]
     return sorted(present, key=lambda client: str(client["name"]))
+
+
+def gateway_origins(clients: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """List the clients whose keys pages of other origins may use.
+
+    Args:
+        clients: variable ``nginx_gateway_clients``.
+
+    Returns:
+        ``name`` of each, and a regular expression for its ``origins``. A client without any is left out.
+    """
+    return [
+        {"name": client["name"], "pattern": "|".join(_origin_pattern(origin) for origin in client["origins"])}
+        for client in active_clients(clients)
+        if client.get("origins")
+    ]
+
+
+def _origin_pattern(origin: str) -> str:
+    # A browser leaves out the port that is a scheme's own.
+    anywhere = origin.removesuffix(":*")
+    return re.escape(anywhere) + ("" if anywhere == origin else "(?::[0-9]+)?")
 
 
 def _quoted(text: str) -> str:
@@ -314,6 +338,12 @@ def _client_problems(clients: list[dict[str, Any]]) -> list[str]:
             elif key.lower() in seen:
                 problems.append(f"{where}: {option} is that of {seen[key.lower()]} too; each client has its own.")
             seen.setdefault(key.lower(), str(client["name"]))
+        problems += [
+            f"{where}: origins has '{origin}', which is not scheme://host in small letters, with a port or :* for any, "
+            "such as app://obsidian.md or http://localhost:*."
+            for origin in client.get("origins") or []
+            if not ORIGIN.fullmatch(str(origin))
+        ]
         for name, least in (("requests_per_second", 1 / 60), ("burst", 0), ("connections", 1)):
             if client.get(name) is not None and float(client[name]) < least:
                 problems.append(f"{where}: {name} is {client[name]}, less than {least:g}.")
@@ -369,6 +399,7 @@ class FilterModule:
             "gateway_routes": gateway_routes,
             "error_body": error_body,
             "gateway_limits": gateway_limits,
+            "gateway_origins": gateway_origins,
             "active_clients": active_clients,
             "gateway_problems": gateway_problems,
             "gateway_door_problems": gateway_door_problems,

@@ -179,6 +179,52 @@ def test_clients_with_the_same_limits_share_a_zone_and_revoked_ones_have_none() 
     assert [(one["limit"], one["clients"]) for one in limits["connections"]] == [(1, ["slow"]), (32, ["a", "b"])]
 
 
+@pytest.mark.parametrize(
+    ("origin", "matches", "others"),
+    [
+        (
+            "app://obsidian.md",
+            ["app://obsidian.md"],
+            ["app://obsidianxmd", "app://obsidian.md:1", "xapp://obsidian.md"],
+        ),
+        (
+            "http://localhost:*",
+            ["http://localhost", "http://localhost:80", "http://localhost:5173"],
+            [
+                "http://localhost:",
+                "http://localhost:a",
+                "http://localhost.evil",
+                "https://localhost",
+                "http://x.localhost",
+            ],
+        ),
+        ("http://[fd00::1]:8080", ["http://[fd00::1]:8080"], ["http://[fd00::1]", "http://f:8080"]),
+        ("chrome-extension://abc", ["chrome-extension://abc"], ["chrome.extension://abc"]),
+    ],
+)
+def test_an_origin_is_the_one_that_was_named(origin: str, matches: list[str], others: list[str]) -> None:
+    entry = client(origins=[origin])
+    assert problems(clients=[entry]) == []
+    [found] = gateway.gateway_origins([entry])
+    for other in matches:
+        assert re.fullmatch(found["pattern"], other)
+    for other in others:
+        assert not re.fullmatch(found["pattern"], other)
+
+
+def test_only_clients_with_origins_are_used_by_pages() -> None:
+    origins = {"origins": ["app://obsidian.md", "http://localhost:*"]}
+    clients = [
+        client(**origins),
+        client(name="b"),
+        client(name="c", origins=[]),
+        client(name="d", state="absent", **origins),
+    ]
+    [found] = gateway.gateway_origins(clients)
+    assert found == {"name": "alice", "pattern": r"app://obsidian\.md|http://localhost(?::[0-9]+)?"}
+    assert gateway.gateway_origins(clients[1:]) == []
+
+
 def test_a_zone_of_other_limits_has_another_name() -> None:
     """nginx refuses to reload a zone whose limits' key has changed."""
     before = gateway.gateway_limits([client()], DEFAULTS)["rates"][0]["zone"]
@@ -237,6 +283,13 @@ def test_good_settings_have_no_problem() -> None:
         ({"clients": [client(), client(name="b", key=KEY.upper())]}, "that of alice too"),
         ({"clients": [client(requests_per_second=0)]}, "requests_per_second is 0"),
         ({"clients": [client(connections=0)]}, "connections is 0"),
+        *(
+            ({"clients": [client(origins=["app://obsidian.md", origin])]}, f"(alice): origins has '{origin}'")
+            for origin in (
+                *("*", "null", "obsidian.md", "https://*", "https://*.example.org", "https://a.example/", "HTTPS://a"),
+                *("http://localhost:**", "http://localhost:0", "http://a b", "http://a/b", "http://a;b", "http://a$b"),
+            )
+        ),
         ({"users": [{"name": "a", "password": "short"}]}, "16 characters"),
     ],
 )

@@ -25,7 +25,7 @@ from tests.mock_openai import mock_server  # noqa: E402
 ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 URL = f"https://{ADDRESS}"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
-KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "gone")}
+KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "plugin", "page", "gone")}
 OWN_KEY = "key-of-own-$a'b\"c\\d~0123456789abcdef"
 FORMER_KEY = "key-of-single-before-0123456789abcdef"
 ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
@@ -46,6 +46,9 @@ class Echo(BaseHTTPRequestHandler):
         body = json.dumps({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
+        # As engines do.
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Access-Control-Allow-Credentials", "true")
         self.end_headers()
         self.wfile.write(body)
 
@@ -268,6 +271,131 @@ def test_what_was_sent_is_never_sent_a_second_time(web):
     assert Gate.asked.count("broken") == 1
 
 
+OBSIDIAN, PAGE, OWN = "app://obsidian.md", "https://page.example:8443", URL
+SDK = "authorization, content-type, X-Stainless-Retry-Count, x-stainless-os, anthropic-version"
+
+
+def preflight(web: httpx.Client, origin: str, path: str = "/v1/chat/completions", **more: str) -> httpx.Response:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", **more}
+    return web.options(path, headers=headers)
+
+
+def cors(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+
+
+@pytest.mark.parametrize(
+    "origin", [OBSIDIAN, "http://localhost", "http://localhost:5173", PAGE], ids=["app", "plain", "port", "https"]
+)
+def test_a_preflight_is_admitted_for_every_client_s_origins(web, origin):
+    for path in ("/v1/chat/completions", "/v1/messages", "/llama/v1/messages", "/triton/v2/models/a/infer"):
+        answer = preflight(web, origin, path, **{"Access-Control-Request-Headers": SDK})
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert cors(answer) == {
+            "access-control-allow-origin": origin,
+            "access-control-allow-methods": "POST",
+            "access-control-allow-headers": SDK,
+            "access-control-expose-headers": "Retry-After",
+            "access-control-max-age": "600",
+        }
+        assert answer.headers["vary"] == "Origin"
+        assert answer.headers["strict-transport-security"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://evil.example", "null", "*", "app://obsidian.md.evil.example", "http://localhost.evil.example"),
+        *("http://localhost:5173.evil.example", "https://localhost:5173", "https://page.example", "xapp://obsidian.md"),
+        *("http://localhost:", "APP://obsidian.md", f"{OBSIDIAN}, {PAGE}", "https://pageXexample:8443", OWN),
+    ],
+)
+def test_a_preflight_of_any_other_origin_is_refused(web, origin):
+    answer = preflight(web, origin)
+    assert (answer.status_code, cors(answer)) == (401, {})
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("wanted", ["authorization, cookie", "x-evil", "content-typex", "authorization;x"])
+def test_a_header_that_no_sdk_sends_is_not_admitted(web, wanted):
+    answer = preflight(web, OBSIDIAN, **{"Access-Control-Request-Headers": wanted})
+    assert "access-control-allow-headers" not in answer.headers
+
+
+def test_a_page_uses_a_key_whose_entry_names_its_origin(web):
+    answer = chat(web, {"x-api-key": KEYS["plugin"], "Origin": OBSIDIAN})
+    assert answer.status_code == 200, answer.text
+    assert answer.text.rstrip().endswith("[DONE]")
+    assert cors(answer) == {
+        "access-control-allow-origin": OBSIDIAN,
+        "access-control-expose-headers": "Retry-After",
+    }
+    assert answer.headers["vary"] == "Origin"
+    assert chat(web, {**bearer("plugin"), "Origin": "http://localhost:5173"}).status_code == 200
+    assert chat(web, {**bearer("page"), "Origin": PAGE}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "read"),
+    [
+        ("plugin", PAGE, True),
+        ("page", OBSIDIAN, True),
+        # Whose entry names none.
+        ("quick", OBSIDIAN, True),
+        ("quick", "https://evil.example", False),
+        ("plugin", "null", False),
+        ("plugin", f"{OBSIDIAN}.evil.example", False),
+        ("plugin", f"x{OBSIDIAN}", False),
+    ],
+)
+def test_a_key_is_refused_on_pages_that_its_entry_does_not_name(web, name, origin, read):
+    answer = chat(web, {**bearer(name), "Origin": origin})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+    assert answer.headers.get("access-control-allow-origin") == (origin if read else None)
+
+
+def test_without_an_origin_or_with_the_gateway_s_own_nothing_is_another(web):
+    for headers in ({}, {"Origin": OWN}):
+        for name in ("quick", "plugin"):
+            answer = chat(web, {**bearer(name), **headers}, max_tokens=1)
+            assert (answer.status_code, cors(answer)) == (200, {})
+    assert "vary" not in chat(web, bearer("quick"), max_tokens=1).headers
+    # A method like any other, where it is no preflight.
+    assert web.options("/v1/models", headers=bearer("quick")).status_code == 405
+    assert web.options("/v1/models", headers={"Origin": OBSIDIAN}).status_code == 401
+
+
+def test_a_page_can_read_errors(web):
+    def readable(answer: httpx.Response, status: int) -> None:
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == OBSIDIAN
+        assert answer.headers["vary"] == "Origin"
+
+    of_a_page = {**bearer("plugin"), "Origin": OBSIDIAN}
+    readable(web.post("/v1/chat/completions", headers={"Origin": OBSIDIAN}), 401)
+    readable(chat(web, {**of_a_page, "x-api-key": "wrong"}), 400)
+    readable(web.get("/nothing", headers=of_a_page), 404)
+    readable(preflight(web, OBSIDIAN, "/nothing"), 204)
+    readable(web.get("/v1/chat/completions", headers=of_a_page), 405)
+    readable(web.post("/v1/chat/completions", headers=of_a_page, content=b" " * 1_100_000), 413)
+    # The engine's own.
+    readable(web.post("/v1/messages", headers=of_a_page, json={}), 404)
+    readable(web.post("/llama/v1/chat/completions", headers=of_a_page, json={**CHAT, "model": "m"}), 200)
+    statuses = [web.get("/triton/v2", headers=of_a_page) for _ in range(25)]
+    readable(next(answer for answer in statuses if answer.status_code == 429), 429)
+
+
+def test_what_an_engine_says_of_origins_goes_no_further(web):
+    for headers in ({}, {"Origin": PAGE}):
+        answer = web.get("/triton/v2", headers={**bearer("page"), **headers})
+        assert answer.headers.get("access-control-allow-origin") == headers.get("Origin")
+        assert "access-control-allow-credentials" not in answer.headers
+        assert "origin" not in answer.json()["headers"]
+    # User interfaces say for themselves.
+    assert web.get("/open/a", headers={"Origin": PAGE}).headers["access-control-allow-origin"] == "*"
+    assert not cors(web.get("/", headers={"Origin": PAGE}))
+
+
 def test_user_interfaces_get_everything_under_their_path(web):
     seen = web.get("/open/a/b?c=d", headers={"Authorization": "Basic own", "Upgrade": "x"}).json()
     assert seen["path"] == "/open/a/b?c=d"
@@ -364,6 +492,10 @@ def test_streams_go_on_while_keys_change(host, web):
             assert run.returncode == 0, run.stdout
             assert release(host) != before
             assert chat(web, bearer("quick")).status_code == 401
+            # No client has an origin now.
+            assert (preflight(web, OBSIDIAN).status_code, cors(preflight(web, OBSIDIAN))) == (401, {})
+            origin = chat(web, {**bearer("single"), "Origin": OBSIDIAN}, max_tokens=1)
+            assert (origin.status_code, cors(origin)) == (200, {})
             # Its key was replaced, and the one before is good no more.
             assert chat(web, bearer("single")).status_code == 200
             assert chat(web, {"Authorization": f"Bearer {FORMER_KEY}"}).status_code == 401
@@ -411,13 +543,17 @@ def test_a_configuration_that_the_running_nginx_can_not_take_is_undone(host, web
 def test_bad_settings_are_told_with_what_to_do_and_without_keys():
     refused = converge(
         nginx_gateway_listen_addresses=["0.0.0.0"],
-        clients=[{"name": "Bad", "key": "key with spaces and secrets"}, {"name": "twin"}],
+        clients=[
+            {"name": "Bad", "key": "key with spaces and secrets", "origins": ["*"]},
+            {"name": "twin"},
+        ],
     )
     assert refused.returncode != 0
     said = " ".join(refused.stdout.split())
     assert "0.0.0.0" in said
     assert "nginx_gateway_clients[0].name is 'Bad'" in said
     assert "openssl rand -hex 32" in said
+    assert "nginx_gateway_clients[0] (Bad): origins has '*', which is not scheme://host" in said
     assert "key with spaces" not in said
 
 
