@@ -137,7 +137,7 @@ EXPLOITS = [
     (8010, "/v2/repository/index", {}),
     (8010, "/v2/systemsharedmemory/region/a/register", {"key": "/a", "offset": 0, "byte_size": 1}),
     (8000, "/invocations", {"model": "tiny-llama", "prompt": "a", "max_tokens": 1}),
-    (8000, "/tokenize", {"model": "tiny-llama", "prompt": "a"}),
+    (8000, "/detokenize", {"model": "tiny-llama", "tokens": [1]}),
     (8000, "/v1/score", {"model": "tiny-llama", "text_1": "a", "text_2": "b"}),
     (8080, "/slots", {}),
     (8090, "/slots", {}),
