@@ -27,12 +27,13 @@ def begin(command: Sequence[str | Path]) -> subprocess.Popen[str]:
     )
 
 
-def cut_off(command: Sequence[str | Path], reached: Callable[[str], bool]) -> None:
+def cut_off(command: Sequence[str | Path], reached: Callable[[str], bool], seconds: float = 0.2) -> None:
     """Kill a run and all that it started, as soon as it is in a step.
 
     Args:
         command: ``ansible-playbook`` with its arguments.
         reached: whether a line that it says is the step's; asked of each line until one is.
+        seconds: how long it is let go on then, so that it is in the step and not before it.
 
     Raises:
         AssertionError: the run ended before.
@@ -42,8 +43,7 @@ def cut_off(command: Sequence[str | Path], reached: Callable[[str], bool]) -> No
     for line in run.stdout:
         said += line
         if reached(line):
-            # Into the task, and not before it.
-            time.sleep(0.2)
+            time.sleep(seconds)
             os.killpg(run.pid, signal.SIGKILL)
             break
     assert run.wait(timeout=60) == -signal.SIGKILL, said

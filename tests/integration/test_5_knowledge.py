@@ -510,8 +510,8 @@ def test_a_full_disk_loses_no_commit_and_leaves_no_half_note(
         took = vault.until(before + 1, 180)
         assert int(gateway.check_output(count)) == int(files) + 1
         print(f"the note was completed {took:.1f} s after there was room again")
-        write_proof("disk_full", [{"completed_s": round(took, 1)}])
         assert made in {note["commit"] for note in vault.read(tmp_path).values()}
+        write_proof("disk_full", [{"completed_s": round(took, 1)}])
     finally:
         gateway.check_output(
             f"set -e; systemctl stop {units}; rm -f {VAULT}/.filler; cp -a {VAULT}/. {VAULT}.kept/; umount {VAULT};"
