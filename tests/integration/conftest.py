@@ -94,14 +94,18 @@ class SharedRuns:
 
     @cached_property
     def no_change(self) -> Run:
-        """All weeks on a lab that has everything."""
-        return run_playbook("playbooks/site.yml")
+        """All weeks on a lab that has everything, with every boolean given as text."""
+        return run_playbook("playbooks/site.yml", *self.as_text)
 
     @cached_property
     def check(self) -> Run:
         """All weeks with ``--check --diff`` on a lab that has everything, with every boolean given as text."""
-        as_text = extra(rotate_keys="false", **booleans_as_text(ROOT, "lab"))
-        return run_playbook("playbooks/site.yml", "--check", "--diff", *as_text)
+        return run_playbook("playbooks/site.yml", "--check", "--diff", *self.as_text)
+
+    @property
+    def as_text(self) -> list[str]:
+        """Arguments that give every boolean as text, as the command line always does."""
+        return extra(rotate_keys="false", **booleans_as_text(ROOT, "lab"))
 
     def restore(self) -> Run:
         """Bring week 2 back to what the inventory says, by the shared run where that was not made yet."""

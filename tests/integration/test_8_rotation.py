@@ -39,7 +39,8 @@ def test_rotated_keys_replace_the_old_ones(shared: SharedRuns, client: OpenAI, e
 def test_nobody_notices_that_keys_are_replaced(secrets: dict[str, str], trust: ssl.SSLContext) -> None:
     """Of hundreds of streams through the gateway none fails and none is cut while both keys are good, and after it.
 
-    By OpenAI's client as it comes: nginx closes kept connections when it reloads, and the client then asks once more.
+    Streams are asked for by OpenAI's client as it comes: nginx closes kept connections when it reloads, and the client
+    then asks once more. Hundreds of other requests are each made once.
     """
     transport = DefaultHttpxClient(verify=trust, timeout=120, trust_env=False)
     key = secrets["gateway_client_key_load"]
@@ -56,14 +57,28 @@ def test_nobody_notices_that_keys_are_replaced(secrets: dict[str, str], trust: s
             count += 1
         return count
 
-    with ThreadPoolExecutor(5) as pool:
+    def codes(rotating: Future[Run]) -> list[int]:
+        """Ask on a connection of its own each time, and never again."""
+        found = []
+        alone = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(verify=trust, timeout=30, trust_env=False, limits=alone) as plain:
+            while not rotating.done():
+                answer = plain.get("https://10.77.0.12/llama/v1/models", headers={"Authorization": f"Bearer {key}"})
+                found.append(answer.status_code)
+        return found
+
+    with ThreadPoolExecutor(6) as pool:
         rotating = pool.submit(run_playbook, "playbooks/week2.yml", *extra(rotate_keys=True))
+        asking = pool.submit(codes, rotating)
         streams = sum(each.result() for each in [pool.submit(whole_streams, rotating) for _ in range(4)])
+        answers = asking.result()
     run = rotating.result()
     assert run.code == 0, run.output
     assert read_secrets()["engine_gate_key"] != secrets["engine_gate_key"]
-    print(f"{streams} streams while the keys were replaced")
+    print(f"{streams} streams and {len(answers)} requests while the keys were replaced")
     assert streams >= 200
+    assert len(answers) >= 200
+    assert {*answers} == {200}
 
 
 def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLContext) -> None:

@@ -119,7 +119,7 @@ def test_a_rotation_that_was_cut_off_is_completed_by_the_next_run(
     cut: Cut, doors: httpx.Client, proof: list[dict[str, Any]]
 ) -> None:
     before = read_secrets()
-    command = ["ansible-playbook", "-i", INVENTORY, f"playbooks/{cut.week}.yml", *extra(rotate_keys=True)]
+    command = ["ansible-playbook", "-i", str(INVENTORY), f"playbooks/{cut.week}.yml", *extra(rotate_keys=True)]
     # The file of keys is written by the run itself, at once, and may be the last thing that it does.
     cut_off(command, reaches(cut), 0 if cut.task == MADE else 0.2)
     # Whoever has a key by now is let in, and gets through to an engine.
