@@ -162,6 +162,7 @@ def week5(site: Site, *options: str) -> dict[str, Any]:
         **{"checked": checked, "set_up": set_up, "keys": "{{ ai_idp_knowledge_keys }}"},
         **{"uri": "{{ mlflow_backend_store_uri }}", "databases": "{{ postgresql_databases }}"},
         **{"networks": "{{ postgresql_client_networks }}", "addresses": "{{ postgresql_listen_addresses }}"},
+        "elsewhere": "{{ backup_elsewhere }}",
         "doors": "{{ host_baseline_firewall_allow | selectattr('port', 'eq', postgresql_port) }}",
     }
     copy = {"dest": "{{ inventory_dir }}/told.json", "mode": "0600", "content": "{{ told | to_json }}"}
@@ -187,7 +188,7 @@ def test_week_5_has_no_postgresql_unless_it_is_asked_for(site: Site) -> None:
     assert "postgresql" not in found["checked"]
     # One role in the one task, as without PostgreSQL.
     assert found["set_up"] == ["docker_engine"]
-    assert (found["uri"], found["databases"], found["doors"]) == ("", [], [])
+    assert (found["uri"], found["databases"], found["doors"], found["elsewhere"]) == ("", [], [], [])
     assert "mlflow_database_password" not in found["keys"]
 
 
@@ -196,6 +197,9 @@ def test_week_5_keeps_runs_in_postgresql_where_that_is_asked_for(site: Site) -> 
     assert "postgresql" in found["checked"]
     assert found["set_up"] == ["docker_engine", "postgresql"]
     assert found["keys"][-1] == "mlflow_database_password"
+    # A copy without the runs would be none.
+    [sentence] = found["elsewhere"]
+    assert "pg_dump" in sentence
     [database] = found["databases"]
     assert found["uri"] == f"postgresql+psycopg2://mlflow:{database['password']}@192.0.2.7:5432/mlflow"
     assert (database["password"], found["addresses"]) == ("of-the-database", ["127.0.0.1", "192.0.2.7"])
