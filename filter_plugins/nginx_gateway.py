@@ -20,6 +20,13 @@ ANTHROPIC_TYPES = {
 }
 # As browsers write it, in small letters; a port may be any.
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(:([1-9][0-9]{0,4}|\*))?")
+# What a request's body names the model in, by OpenAI's and Anthropic's APIs.
+MODEL_PATHS = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"),
+    *("/v1/messages", "/v1/messages/count_tokens"),
+)
+# The first releases whose nginx has libnginx-mod-http-js.
+WITH_NJS = {"Debian": 12, "Ubuntu": 24.04}
 SEGMENT = "[A-Za-z0-9._-]+"
 """What ``*`` in a path stands for. Nothing in it has to be escaped again on its way to the upstream."""
 
@@ -75,6 +82,67 @@ def _location(prefix: str, allowed: dict[str, Any]) -> dict[str, Any]:
     pattern = "/".join(SEGMENT if part == "*" else re.escape(part) for part in path.split("/"))
     match = f"^{re.escape(prefix)}({pattern})$"
     return {**location, "match": f'~ "{match}"', "target": "", "rewrite": match}
+
+
+def gateway_has_njs(distribution: str, version: str) -> bool:
+    """Tell whether the distribution packages njs for its nginx.
+
+    Args:
+        distribution: fact ``distribution``.
+        version: fact ``distribution_version``.
+    """
+    number = re.match(r"[0-9]+([.][0-9]+)?", version)
+    return distribution in WITH_NJS and number is not None and float(number[0]) >= WITH_NJS[distribution]
+
+
+def gateway_routing(routes: list[dict[str, Any]], clients: list[dict[str, Any]]) -> dict[str, Any]:
+    """Work out what the gateway needs to bring requests to the route that serves their model.
+
+    Args:
+        routes: what ``gateway_routes`` gave.
+        clients: variable ``nginx_gateway_clients``.
+
+    Returns:
+        ``paths`` that are brought to a route by the body's model, ``body_megabytes`` (the largest limit among the
+        routes), ``table`` (``routes``, in order, with ``name``, ``paths`` and ``body_bytes``, and ``clients``: the
+        models of each that may not use all), and ``match``, how nginx matches what is no route's own any more.
+        ``paths`` and ``match`` are empty where no route has models.
+    """
+    table = []
+    for route in routes:
+        methods = {location["target"]: location["methods"] for location in route.get("locations", [])}
+        paths = [path for path in MODEL_PATHS if "POST" in methods.get(path, [])]
+        if route["auth"] == "client_key" and "GET" in methods.get("/v1/models", []) and paths:
+            table.append({"name": route["name"], "paths": paths, "body_bytes": int(route["body_megabytes"]) << 20})
+    names = {row["name"] for row in table}
+    paths = [path for path in MODEL_PATHS if any(path in row["paths"] for row in table)]
+    return {
+        "paths": paths,
+        "match": [f"= {path}" for path in ("/v1/models", *paths)] if table else [],
+        "body_megabytes": max([route["body_megabytes"] for route in routes if route["name"] in names], default=0),
+        "table": {
+            "routes": table,
+            "clients": {client["name"]: client["models"] for client in active_clients(clients) if client.get("models")},
+        },
+    }
+
+
+def gateway_model_problems(clients: list[dict[str, Any]], routing: bool) -> list[str]:
+    """Say what is wrong with the models of clients.
+
+    Args:
+        clients: variable ``nginx_gateway_clients``.
+        routing: whether requests are brought to a route by their model.
+    """
+    if routing:
+        return []
+    return [
+        f"nginx_gateway_clients ({client['name']}): models can't be held against what is asked, since requests are not "
+        "brought to routes by their model here. It takes Debian 12, Ubuntu 24.04 or later, and nginx_gateway_routing "
+        "auto."
+        for client in active_clients(clients)
+        if client.get("models")
+    ]
 
 
 def error_body(error: dict[str, Any], form: str) -> str:
@@ -397,6 +465,9 @@ class FilterModule:
         """Name each filter."""
         return {
             "gateway_routes": gateway_routes,
+            "gateway_routing": gateway_routing,
+            "gateway_has_njs": gateway_has_njs,
+            "gateway_model_problems": gateway_model_problems,
             "error_body": error_body,
             "gateway_limits": gateway_limits,
             "gateway_origins": gateway_origins,

@@ -34,6 +34,8 @@ class Behaviour:
     port: int = 0
     ttft_ms: float = 10.0
     spacing_ms: float = 5.0
+    # What it says that it serves, with commas between. It takes any.
+    models: str = "mock"
     # Bearer token that requests must carry; empty for none.
     key: str = ""
     # Every so many requests is answered with an error 500; 0 for none.
@@ -52,6 +54,7 @@ class Mock:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.requests = 0
+        self.listed = 0
         self.lateness: list[float] = []
         self.ttfts: list[float] = []
 
@@ -81,6 +84,10 @@ class Mock:
 
         if path == "/stats":
             return reply("200 OK", self.stats())
+        if (method, path) == ("GET", "/v1/models"):
+            self.listed += 1
+            listed = [{"id": model, "object": "model"} for model in self.behaviour.models.split(",")]
+            return reply("200 OK", {"object": "list", "data": listed})
         if method != "POST" or path not in PATHS:
             return reply("404 Not Found", {"error": {"message": f"no {path} here"}})
         if self.behaviour.key and headers.get("authorization") != f"Bearer {self.behaviour.key}":
@@ -133,10 +140,11 @@ class Mock:
         return True
 
     def stats(self) -> dict[str, float]:
-        """How many requests came, when first tokens really left, and how late all left, in milliseconds."""
+        """How many requests came and lists of models; when first tokens left, and how late all did, in milliseconds."""
         late = quantiles(self.lateness, n=100) if len(self.lateness) > 1 else [0.0] * 99
         return {
             "requests": self.requests,
+            "listed": self.listed,
             "ttft_p50_ms": median(self.ttfts or [0.0]) * 1000,
             "late_p50_ms": late[49] * 1000,
             "late_p99_ms": late[98] * 1000,

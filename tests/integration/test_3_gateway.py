@@ -175,6 +175,22 @@ def test_another_version_of_vllm_shows_what_it_has_new_and_no_more(gpu_server: t
     assert let_through - announced == {("POST", "/v1/embeddings")}
 
 
+def test_one_address_has_the_models_of_every_engine(trust: ssl.SSLContext, secrets: dict[str, str]) -> None:
+    client = openai_client(trust, secrets["gateway_client_key_load"])
+    served = [model.id for model in client.models.list()]
+    assert len(served) == len(set(served))
+    for name in served:
+        assert client.models.retrieve(name).id == name
+        answer = client.chat.completions.create(
+            model=name, messages=[{"role": "user", "content": "Say hello."}], max_tokens=2
+        )
+        assert answer.choices, name
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": "Hello."}])
+    assert refused.value.code == "model_not_found"
+    assert served[0] in str(refused.value)
+
+
 @pytest.mark.parametrize("key", ["", "0" * 64, "inference_stack_vllm_api_key", "engine_gate_key"])
 def test_a_wrong_key_is_refused(http: httpx.Client, secrets: dict[str, str], key: str) -> None:
     headers = bearer(secrets.get(key, key)) if key else {}

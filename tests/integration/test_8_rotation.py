@@ -92,7 +92,7 @@ def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLCont
     ) as gateway:
 
         def status(key: str) -> int:
-            return gateway.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+            return gateway.get("/llama/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
 
         with ThreadPoolExecutor(1) as pool:
             rotation = pool.submit(run_playbook, "playbooks/week3.yml", *extra(rotate_keys=True))

@@ -15,7 +15,7 @@ from .conftest import INVENTORY, extra, read_secrets, run_playbook
 from .suite import FULL, rotation, write_proof
 
 GATE_KEY, CLIENT_KEY, VAULT_KEY = "engine_gate_key", "gateway_client_key", "gateway_client_key_knowledge_vault"
-DOOR = "https://10.77.0.12/v1/models"
+DOOR = "https://10.77.0.12/llama/v1/models"
 # Where each key opens.
 DOORS = {
     GATE_KEY: [

@@ -124,6 +124,56 @@ def test_the_page_says_what_is_let_through_to_which_engine() -> None:
         assert re.split("[:v-]", images[image])[-1] in page
 
 
+def routing(*routes: dict[str, Any], clients: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return gateway.gateway_routing(gateway.gateway_routes(list(routes), 20), clients or [])
+
+
+def test_what_serves_models_is_found_in_the_table_s_order() -> None:
+    found = routing(
+        route(),
+        route(name="edge", path="/edge/", allowed=ENGINES["edge"], max_body_megabytes=40),
+        route(name="triton", path="/triton/", allowed=ENGINES["triton"]),
+        route(name="away", path="/away/", upstreams=[]),
+        route(name="open", path="/open/", auth="none"),
+        {"name": "ui", "path": "/ui/", "type": "ui", "upstreams": [SERVER], "max_body_megabytes": 2048},
+    )
+    assert [row["name"] for row in found["table"]["routes"]] == ["vllm", "edge"]
+    assert found["paths"] == list(gateway.MODEL_PATHS)
+    assert found["body_megabytes"] == 40
+    assert {"= /v1/models", "= /v1/chat/completions"} < set(found["match"])
+
+
+def test_a_route_gets_those_paths_alone_that_it_has() -> None:
+    allowed = [{"path": "/v1/models"}, {"path": "/v1/messages", "methods": ["POST"]}, {"path": "/v1/embeddings"}]
+    found = routing(route(name="one", path="/one/", allowed=allowed))
+    assert found["table"]["routes"] == [{"name": "one", "paths": ["/v1/messages"], "body_bytes": 20 << 20}]
+    assert found["match"] == ["= /v1/models", "= /v1/messages"]
+
+
+def test_without_models_nothing_is_taken_from_a_route() -> None:
+    found = routing(route(name="triton", path="/triton/", allowed=ENGINES["triton"]))
+    assert (found["paths"], found["match"], found["body_megabytes"]) == ([], [], 0)
+
+
+def test_a_client_s_models_are_part_of_its_entry() -> None:
+    clients = [client(models=["m"]), client(name="bob", models=[]), client(name="gone", models=["m"], state="absent")]
+    assert routing(route(), clients=clients)["table"]["clients"] == {"alice": ["m"]}
+    assert gateway.gateway_model_problems(clients, routing=True) == []
+    (problem,) = gateway.gateway_model_problems(clients, routing=False)
+    assert "alice" in problem
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version", "has"),
+    [
+        *(("Debian", "11", False), ("Debian", "12", True), ("Debian", "13.1", True), ("Debian", "forky/sid", False)),
+        *(("Ubuntu", "22.04", False), ("Ubuntu", "24.04", True), ("Ubuntu", "26.04", True), ("Fedora", "44", False)),
+    ],
+)
+def test_njs_is_packaged_from_a_release_on(distribution: str, version: str, has: bool) -> None:
+    assert gateway.gateway_has_njs(distribution, version) is has
+
+
 ERROR = {"status": 401, "type": "invalid_request_error", "code": "invalid_api_key", "message": "It's wrong."}
 
 

@@ -25,7 +25,9 @@ from tests.mock_openai import mock_server  # noqa: E402
 ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 URL = f"https://{ADDRESS}"
 CA = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "ca.crt"
-KEYS = {name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "plugin", "page", "gone")}
+KEYS = {
+    name: f"key-of-{name}-0123456789abcdef" for name in ("quick", "slow", "single", "plugin", "page", "narrow", "gone")
+}
 OWN_KEY = "key-of-own-$a'b\"c\\d~0123456789abcdef"
 FORMER_KEY = "key-of-single-before-0123456789abcdef"
 ENGINE_KEY = "key-of-the-engine-$a'b\"c\\d"
@@ -62,6 +64,11 @@ class Gate(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[str] = []  # noqa: RUF012
 
+    def do_GET(self) -> None:
+        self.send_response(502)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body["model"])
@@ -78,11 +85,14 @@ class Gate(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module", autouse=True)
 def upstreams() -> Iterator[None]:
-    """An engine that wants its own key, a server that says what arrived, and a gate without an engine."""
+    """Two engines, one of which wants its own key, a server that says what arrived, and a gate without an engine."""
     servers = [ThreadingHTTPServer(("10.77.0.1", port), kind) for port, kind in ((18502, Echo), (18503, Gate))]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    with mock_server(host="10.77.0.1", port=18500, key=ENGINE_KEY, ttft_ms=30, spacing_ms=50):
+    with (
+        mock_server(host="10.77.0.1", port=18500, key=ENGINE_KEY, models="m,org/m", ttft_ms=30, spacing_ms=50),
+        mock_server(host="10.77.0.1", port=18504, models="s,m"),
+    ):
         yield
     for server in servers:
         server.shutdown()
@@ -203,14 +213,14 @@ def test_anthropic_s_clients_get_their_own_form_of_errors(web, path):
     assert kind(web.get(path, headers={"x-api-key": QUICK}), 405) == "invalid_request_error"
     different = {"x-api-key": QUICK, "authorization": "Bearer wrong"}
     assert kind(web.post(path, headers=different, json={}), 400) == "invalid_request_error"
-    large = web.post(path, headers={"x-api-key": QUICK}, content=b" " * 1_100_000)
+    large = web.post(path, headers={"x-api-key": QUICK}, json={"model": "m", "a": "x" * 1_100_000})
     assert kind(large, 413) == "request_too_large"
     assert kind(web.post("/triton/v1/messages", headers={"x-api-key": QUICK}), 404) == "not_found_error"
 
 
 def test_an_engine_s_own_answer_goes_to_the_client_as_it_is(web):
     for path in ("/v1/messages", "/tokenize", "/v1/responses/resp_1/cancel"):
-        answer = web.post(path, headers=bearer("quick"), json={})
+        answer = web.post(path, headers=bearer("quick"), json={"model": "m"})
         assert (answer.status_code, answer.json()["error"]["message"]) == (404, f"no {path} here")
 
 
@@ -218,7 +228,7 @@ def test_what_one_engine_serves_is_not_let_through_to_another(web):
     for method, path in (
         ("GET", "/llama/v1/responses/resp_1"),
         ("POST", "/llama/v1/responses/resp_1/cancel"),
-        ("GET", "/v1/models/tiny-llama"),
+        ("GET", "/llama/v1/models/m"),
     ):
         answer = web.request(method, path, headers=bearer("quick"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
@@ -236,6 +246,179 @@ def test_an_upstream_sees_the_plain_path_and_no_key_of_a_client(web):
         assert not {"authorization", "x-api-key", "api-key"} & {*seen["headers"]}
         assert QUICK not in str(seen)
     assert seen["headers"]["x-forwarded-proto"] == "https"
+
+
+def listed(web: httpx.Client, name: str) -> list[str]:
+    answer = web.get("/v1/models", headers=bearer(name))
+    assert (answer.status_code, answer.json()["object"]) == (200, "list")
+    return [model["id"] for model in answer.json()["data"]]
+
+
+def test_one_address_lists_the_models_of_every_route(web):
+    assert listed(web, "quick") == ["m", "org/m", "s"]
+    for model in ("m", "org/m", "s"):
+        assert web.get(f"/v1/models/{model}", headers=bearer("quick")).json() == {"id": model, "object": "model"}
+    assert web.get("/v1/models/org%2Fm", headers={"x-api-key": QUICK}).json()["id"] == "org/m"
+    answer = web.get("/v1/models/none", headers=bearer("quick"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert web.head("/v1/models", headers=bearer("quick")).status_code == 200
+    for path in ("/v1/models", "/v1/models/m"):
+        assert web.get(path).status_code == 401
+        assert web.post(path, headers=bearer("quick")).status_code == 405
+    for path in ("/models_of/vllm", "/models_of/small"):
+        assert web.get(path, headers=bearer("quick")).status_code == 404
+
+
+def test_engines_are_not_asked_for_their_models_with_each_request(web):
+    def lists() -> int:
+        return int(httpx.get("http://10.77.0.1:18504/stats").json()["listed"])
+
+    before, begin = lists(), time.monotonic()
+    for _ in range(40):
+        assert chat(web, bearer("quick"), model="s", max_tokens=1).status_code == 200
+    assert lists() - before <= 2 + (time.monotonic() - begin) / 5
+
+
+BODIES = [
+    (b'{"messages":[{"model":"x","content":"\\\\\\" \\"model\\":\\"x\\""}],"model":"s"}', 200),
+    (b' {"mod\\u0065l" : "\\u0073","a":[{"b":"]}"}],"c":"{[","d":-1.5e3,"e":null} \n', 200),
+    ('{"messages":[{"content":"“ünï🙂”\\\\"}],"model":"s"}'.encode(), 200),
+    (b'{"model":"s","model":"m"}', 400),
+    (b'{"model":"s","mod\\u0065l":"m"}', 400),
+    (b'{"model":null}', 400),
+    (b'{"model":{"model":"s"}}', 400),
+    (b'{"messages":[{"model":"s"}]}', 400),
+    (b'{"model":"s"', 400),
+    (b'{"model":"s', 400),
+    (b'{"model":"s"}{"model":"m"}', 400),
+    (b'["model","s"]', 400),
+    (b"model=s", 400),
+    (b"", 400),
+    ('{"model":"s"}'.encode("utf-16-le"), 400),
+    (b'{"a":"' + b"\\" * 100_000 + b'","model":"s"}', 400),
+    (b'{"model":"' + b"s" * 2000 + b'"}', 400),
+    (b'{"model":"S"}', 404),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BODIES)
+def test_the_model_is_the_field_of_the_body_s_top_level(web, body, status):
+    # An engine that takes it has no such path, or it never gets there.
+    answer = web.post("/v1/messages", headers={"x-api-key": QUICK}, content=body)
+    if status == 200:
+        assert (answer.status_code, answer.json()["error"]["message"]) == (404, "no /v1/messages here")
+        return
+    assert (answer.status_code, answer.json()["type"]) == (status, "error"), answer.text
+    openai = web.post("/v1/completions", headers=bearer("quick"), content=body)
+    assert openai.status_code == status
+    if status == 404:
+        assert openai.json()["error"]["code"] == "model_not_found"
+        for said in (answer, openai):
+            assert "m, org/m, s" in said.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_read_and_bounded(web):
+    def pieces(size: int) -> Iterator[bytes]:
+        yield b'{"messages":[{"content":"'
+        for _ in range(size // 1000):
+            yield b"x" * 1000
+        yield b'"}],"model":"m","max_tokens":1}'
+
+    def asked(size: int) -> int:
+        return web.post("/v1/chat/completions", headers=bearer("quick"), content=pieces(size)).status_code
+
+    assert (asked(900_000), asked(1_200_000)) == (200, 413)
+
+
+def test_a_client_uses_the_models_of_its_entry_alone(web):
+    assert listed(web, "narrow") == ["s"]
+    assert chat(web, bearer("narrow"), model="s").status_code == 200
+    for model in ("m", "none"):
+        answer = chat(web, bearer("narrow"), model=model)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "model_not_allowed")
+        assert "It may use: s, away." in answer.json()["error"]["message"]
+    answer = web.post("/v1/messages", headers={"x-api-key": KEYS["narrow"]}, json={"model": "m"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+    assert web.get("/v1/models/m", headers=bearer("narrow")).status_code == 403
+    assert chat(web, bearer("narrow"), model="away").status_code == 404
+    # Where nobody looks at the model, it may nothing.
+    for path in ("/llama/v1/chat/completions", "/small/v1/messages", "/tokenize", "/triton/v2/models/a/infer"):
+        answer = web.post(path, headers=bearer("narrow"), json={**CHAT, "model": "s"})
+        said = answer.json()["error"]
+        assert (answer.status_code, said.get("code", "model_not_allowed")) == (403, "model_not_allowed")
+        assert "under /v1/" in said["message"]
+
+
+def test_routing_costs_a_first_token_little(web):
+    """Paired with the same engine's own path. The goal is 1 ms; machines of a test are busy."""
+
+    def first_token(path: str) -> float:
+        begin = time.perf_counter()
+        body = {**CHAT, "model": "s", "max_tokens": 1}
+        with web.stream("POST", path, headers=bearer("quick"), json=body) as answer:
+            pieces = answer.iter_raw()
+            next(pieces)
+            took = time.perf_counter() - begin
+            for _ in pieces:
+                pass
+        return took * 1000
+
+    paths = ["/small/v1/chat/completions", "/v1/chat/completions"]
+    differences = []
+    for number in range(200):
+        took = {path: first_token(path) for path in (paths if number % 2 else paths[::-1])}
+        differences.append(took[paths[1]] - took[paths[0]])
+    differences.sort()
+    print(f"routing, ms: p50 {differences[100]:.2f}, p10 {differences[20]:.2f}, p90 {differences[180]:.2f}")
+    assert differences[100] <= 5
+
+
+def test_a_large_body_lets_streams_have_their_turn(web):
+    """The goal is 20 ms (p99); a gateway that reads such a body in one go stands still for seconds."""
+    gaps: list[float] = []
+    done = threading.Event()
+
+    def stream(_: int) -> None:
+        with (
+            httpx.Client(verify=web_context, base_url=URL, timeout=60) as client,
+            client.stream(
+                "POST", "/v1/chat/completions", headers=bearer("quick"), json={**CHAT, "max_tokens": 9999}
+            ) as it,
+        ):
+            last = 0.0
+            for _ in it.iter_raw():
+                now = time.perf_counter()
+                gaps.append((now - last) * 1000 if last else 0.0)
+                last = now
+                if done.is_set():
+                    return
+
+    def p99() -> float:
+        time.sleep(1)
+        return sorted(gaps)[int(len(gaps) * 0.99)]
+
+    web_context = ssl.create_default_context(cafile=str(CA))
+    text = b"QUJD" * 4_200_000 + b'say \\"hello\\", ' * 50_000
+    body = b'{"messages":[{"role":"user","content":"' + text + b'"}],"model":"s","max_tokens":1}'
+    with ThreadPoolExecutor(20) as pool:
+        streams = [pool.submit(stream, number) for number in range(20)]
+        try:
+            time.sleep(1)
+            gaps.clear()
+            alone = p99()
+            gaps.clear()
+            begin = time.perf_counter()
+            for _ in range(3):
+                answer = web.post("/v1/chat/completions", headers=bearer("quick"), content=body)
+                assert answer.status_code == 200, answer.text[:300]
+            each = (time.perf_counter() - begin) / 3
+            beside = p99()
+        finally:
+            done.set()
+    for finished in streams:
+        finished.result(timeout=10)
+    print(f"20 streams, p99 of gaps: {alone:.0f} ms; beside {len(body) >> 20} MiB: {beside:.0f} ms ({each:.1f} s each)")
+    assert beside - alone < 500
 
 
 def until_the_gate_is_asked(web: httpx.Client, model: str) -> list[int]:
@@ -377,9 +560,14 @@ def test_a_page_can_read_errors(web):
     readable(web.get("/nothing", headers=of_a_page), 404)
     readable(preflight(web, OBSIDIAN, "/nothing"), 204)
     readable(web.get("/v1/chat/completions", headers=of_a_page), 405)
-    readable(web.post("/v1/chat/completions", headers=of_a_page, content=b" " * 1_100_000), 413)
+    readable(web.post("/v1/chat/completions", headers=of_a_page, json={"model": "m", "a": "x" * 1_100_000}), 413)
     # The engine's own.
-    readable(web.post("/v1/messages", headers=of_a_page, json={}), 404)
+    readable(web.post("/v1/messages", headers=of_a_page, json={"model": "m"}), 404)
+    # Those of routing, and what is routed.
+    readable(chat(web, of_a_page, model="nobody-s"), 404)
+    readable(web.post("/v1/messages", headers=of_a_page, json={}), 400)
+    readable(web.get("/v1/models", headers=of_a_page), 200)
+    readable(chat(web, of_a_page, model="s"), 200)
     readable(web.post("/llama/v1/chat/completions", headers=of_a_page, json={**CHAT, "model": "m"}), 200)
     statuses = [web.get("/triton/v2", headers=of_a_page) for _ in range(25)]
     readable(next(answer for answer in statuses if answer.status_code == 429), 429)
@@ -454,6 +642,27 @@ def test_old_protocols_are_refused_and_http2_is_spoken(host):
     assert curl("-w '%{http_version}'").stdout == "2"
     assert curl("--tlsv1.2 --tls-max 1.2").rc == 0
     assert curl("--tls-max 1.1 --ciphers DEFAULT@SECLEVEL=0").rc != 0
+
+
+def test_a_request_goes_to_the_route_that_serves_its_model(host, web):
+    def taken_by(port: int) -> int:
+        return int(httpx.get(f"http://10.77.0.1:{port}/stats").json()["requests"])
+
+    # The model m is served by two routes, of which one comes first.
+    for model, port, route in (("m", 18500, "vllm"), ("s", 18504, "small"), ("org/m", 18500, "vllm")):
+        before = taken_by(port)
+        answer = chat(web, bearer("quick"), model=model)
+        assert answer.text.rstrip().endswith("[DONE]"), answer.text
+        assert taken_by(port) == before + 1
+        with host.sudo():
+            lines = host.check_output("tail -n 40 /var/log/nginx/gateway.access.log").splitlines()
+        entry = [json.loads(line) for line in lines if '"client":"quick"' in line][-1]
+        assert (entry["route"], entry["status"], entry["path"]) == (route, 200, "/v1/chat/completions")
+        assert f":{port}" in entry["upstream"]
+    # Addresses of before.
+    assert chat(web, bearer("quick"), model="anything").status_code == 404
+    for path in ("/llama/v1/chat/completions", "/small/v1/chat/completions"):
+        assert web.post(path, headers=bearer("quick"), json={**CHAT, "model": "anything"}).status_code == 200
 
 
 def test_it_listens_where_it_was_told_and_nowhere_else(host):
@@ -574,7 +783,9 @@ def test_log_names_clients_and_times_and_holds_no_key(host):
         everything = host.check_output("cat /var/log/nginx/gateway.*.log")
     asked = [entry for entry in entries if entry["client"] == "quick" and entry["path"] == "/v1/chat/completions"]
     assert any(
-        float(entry["upstream_first_byte_seconds"].split(",")[-1]) > 0 for entry in asked if entry["status"] == 200
+        float(entry["upstream_first_byte_seconds"].replace(":", ",").split(",")[-1]) > 0
+        for entry in asked
+        if entry["status"] == 200
     )
     assert {entry["limited"] for entry in entries if entry["status"] == 429} == {"rate", "connections"}
     assert not [secret for secret in SECRETS if secret in everything]
@@ -585,10 +796,10 @@ def test_requests_are_counted_by_client(host):
         lines = host.check_output("curl -fsS http://127.0.0.1:9114/metrics").splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name[0] != "#"}
 
-    refused = 'ai_idp_gateway_requests_total{client="slow",route="vllm",status="429"}'
+    refused = 'ai_idp_gateway_requests_total{client="slow",route="(none)",status="429"}'
     before = counted()
-    assert before[refused] >= 3
-    assert before['ai_idp_gateway_requests_total{client="(none)",route="vllm",status="401"}'] >= 1
+    assert before.get(refused, 0) >= 3, before
+    assert before['ai_idp_gateway_requests_total{client="(none)",route="(none)",status="401"}'] >= 1
     assert before['ai_idp_gateway_first_byte_seconds_count{client="quick",route="vllm"}'] >= 4
     assert before["ai_idp_gateway_unreadable_log_lines_total"] == 0
     # The log is turned over each night.
