@@ -148,29 +148,11 @@ EXPLOITS = [
 
 def asked(host: str, url: str, body: dict[str, Any], key: str) -> str:
     """The status that a host gets; 000 where nobody answers it. The key is in no argument and in no log there."""
-    quiet = [
-        "curl",
-        "--silent",
-        "--insecure",
-        "--max-time",
-        "4",
-        "--output",
-        "/dev/null",
-        "--write-out",
-        "%{http_code}",
-    ]
+    quiet = ("--silent", "--insecure", "--max-time", "4", "--output", "/dev/null", "--write-out", "%{http_code}")
     done = subprocess.run(
         [
-            "docker",
-            "exec",
-            "--interactive",
-            f"ai-idp-lab-{host}",
-            *quiet,
-            "--header",
-            "@-",
-            "--json",
-            json.dumps(body),
-            url,
+            *("docker", "exec", "--interactive", f"ai-idp-lab-{host}", "curl", *quiet),
+            *("--header", "@-", "--json", json.dumps(body), url),
         ],
         input=f"Authorization: Bearer {key}\n",
         capture_output=True,

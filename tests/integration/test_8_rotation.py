@@ -15,7 +15,7 @@ import pytest
 from openai import DefaultHttpxClient, OpenAI
 
 from .conftest import Run, SharedRuns, extra, read_secrets, run_playbook
-from .suite import ROOT
+from .suite import ALONE, ROOT
 
 
 def test_rotated_keys_replace_the_old_ones(shared: SharedRuns, client: OpenAI, endpoints: dict[str, Any]) -> None:
@@ -60,8 +60,7 @@ def test_nobody_notices_that_keys_are_replaced(secrets: dict[str, str], trust: s
     def codes(rotating: Future[Run]) -> list[int]:
         """Ask on a connection of its own each time, and never again."""
         found = []
-        alone = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(verify=trust, timeout=30, trust_env=False, limits=alone) as plain:
+        with httpx.Client(verify=trust, timeout=30, trust_env=False, limits=ALONE) as plain:
             while not rotating.done():
                 answer = plain.get("https://10.77.0.12/llama/v1/models", headers={"Authorization": f"Bearer {key}"})
                 found.append(answer.status_code)
@@ -85,10 +84,8 @@ def test_keys_of_clients_are_good_until_all_have_the_new_ones(trust: ssl.SSLCont
     """Whoever presents the key of before or the new one is let in at any moment, and in the end the new one alone."""
     before = read_secrets()["gateway_client_key"]
     both: list[tuple[int, int]] = []
-    # nginx closes kept connections when it reloads, perhaps just as a request goes out on one.
-    alone = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(
-        verify=trust, base_url="https://10.77.0.12", timeout=20, trust_env=False, limits=alone
+        verify=trust, base_url="https://10.77.0.12", timeout=20, trust_env=False, limits=ALONE
     ) as gateway:
 
         def status(key: str) -> int:

@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 from tests import converged_again  # noqa: E402
-from tests.integration.suite import FULL, write_proof  # noqa: E402
+from tests.integration.suite import ALONE, FULL, write_proof  # noqa: E402
 
 ADDRESS = os.environ["ROLE_TEST_ADDRESS"]
 CONTAINER = f"ai-idp-lab-role-test-{ADDRESS.rpartition('.')[2]}"
@@ -232,10 +232,7 @@ class Running(threading.Thread):
         self.trust, self.over, self.codes, self.key = trust, threading.Event(), [], KEY
 
     def run(self) -> None:
-        # nginx closes kept connections when it reloads, perhaps just as a request goes out on one; HTTP has clients ask
-        # again then (RFC 9110, 9.2.2). On a connection of its own no request is lost.
-        alone = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(verify=self.trust, timeout=20, trust_env=False, limits=alone) as client:
+        with httpx.Client(verify=self.trust, timeout=20, trust_env=False, limits=ALONE) as client:
             while not self.over.is_set():
                 self.codes.append(client.get(url(18502, "/v2/models/a/ready"), headers=bearer(self.key)).status_code)
                 time.sleep(0.02)
